@@ -1,0 +1,1 @@
+//! partita-example-etl

@@ -1,0 +1,42 @@
+//! The wire: generated messages and services, and the only conversions between them and `partita-types`.
+//!
+//! Generated types stay in the modules [`client`], [`host`], [`peer`] and [`job`]. Whoever receives a message turns it
+//! into types at once, through [`convert`]; what cannot be turned is refused there, so inner code never checks again.
+
+mod generated {
+    #![allow(
+        missing_docs,
+        unreachable_pub,
+        clippy::all,
+        clippy::cast_possible_truncation,
+        clippy::unwrap_used,
+        reason = "generated from the .proto files, which carry the documentation"
+    )]
+    pub mod partita {
+        pub mod job {
+            pub mod v1 {
+                tonic::include_proto!("partita.job.v1");
+            }
+        }
+        pub mod client {
+            pub mod v1 {
+                tonic::include_proto!("partita.client.v1");
+            }
+        }
+        pub mod host {
+            pub mod v1 {
+                tonic::include_proto!("partita.host.v1");
+            }
+        }
+        pub mod peer {
+            pub mod v1 {
+                tonic::include_proto!("partita.peer.v1");
+            }
+        }
+    }
+}
+
+pub use generated::partita::client::v1 as client;
+pub use generated::partita::host::v1 as host;
+pub use generated::partita::job::v1 as job;
+pub use generated::partita::peer::v1 as peer;

@@ -1,0 +1,29 @@
+//! The vocabulary of Partita: ids, units, and the task and resource model.
+//!
+//! Every other crate speaks in these types. There is no I/O here, no async and no protobuf;
+//! the conversions from and to the wire live in `partita-protocol`.
+
+mod function;
+mod id;
+mod job;
+mod outcome;
+mod resources;
+mod session;
+mod unit;
+
+pub use function::{FunctionInfo, ModuleInfo};
+pub use id::{
+    ArrayIndex, AttemptId, AttemptNumber, ContentHash, DatasetName, FrameId, HostId, HostName, Incarnation, JobId,
+    ModuleId, NameError, ParseIdError, PartitionId, TaskId, TenantId, TenantName,
+};
+pub use job::{
+    Arguments, ArrayOptions, ArraySource, ArraySpec, Edge, JobSpec, MAX_ARRAYS_PER_JOB, MAX_OUTPUTS_PER_TASK,
+    MAX_TASKS_PER_ARRAY, OutputRef, SpecError, TaskCount, check_arrays,
+};
+pub use outcome::{Cause, Failure, OutputInfo, Usage};
+pub use resources::{HostCapacity, Isolation, TaskLimits};
+pub use session::{
+    ArrayHeader, DatasetGrant, DatasetPlan, FailedAttempt, Frame, HostTenant, InputGroup, InputPartition, Report,
+    Source, StoredPartition, SucceededBatch, Welcome,
+};
+pub use unit::{ByteSize, CpuTime, MilliCpu, ParseUnitError, Timestamp, format_duration, parse_duration};
