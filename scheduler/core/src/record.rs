@@ -1,0 +1,130 @@
+//! What the journal keeps. Replaying all records through [`crate::Core::restore`] rebuilds the state, except for what
+//! hosts know better: where partitions are and what is running.
+//!
+//! These types are version 1 of the journal format: variants and fields are only ever added at the end, and a stored
+//! fixture in `scheduler/store` must go on decoding.
+
+use partita_types::{
+    ArraySpec, AttemptId, DatasetPlan, Failure, JobId, JobSpec, ModuleInfo, PartitionId, SucceededBatch, TaskId,
+    TenantId, TenantName, Timestamp, Usage,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::event::IdempotencyKey;
+
+/// One change of state.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Record {
+    /// A tenant got its number.
+    TenantAdded {
+        /// The number.
+        id: TenantId,
+        /// The name.
+        name: TenantName,
+    },
+    /// A module was accepted.
+    ModuleAdded {
+        /// Whose.
+        tenant: TenantId,
+        /// What.
+        info: ModuleInfo,
+        /// When.
+        at: Timestamp,
+    },
+    /// A job was accepted.
+    JobSubmitted {
+        /// Which.
+        job: JobId,
+        /// The key of the submission.
+        key: IdempotencyKey,
+        /// What, with limits filled in from the policy.
+        spec: JobSpec,
+        /// The plans of its dataset edges, in the order of arrays and edges.
+        plans: Vec<DatasetPlan>,
+        /// When.
+        at: Timestamp,
+    },
+    /// Arrays were added.
+    JobExtended {
+        /// To which job.
+        job: JobId,
+        /// The key of the request.
+        key: IdempotencyKey,
+        /// What, with limits filled in from the policy.
+        arrays: Vec<ArraySpec>,
+        /// The plans of their dataset edges.
+        plans: Vec<DatasetPlan>,
+    },
+    /// No more arrays will be added.
+    JobClosed {
+        /// Which job.
+        job: JobId,
+        /// When.
+        at: Timestamp,
+    },
+    /// A job was cancelled.
+    JobCancelled {
+        /// Which job.
+        job: JobId,
+        /// When.
+        at: Timestamp,
+    },
+    /// A job was given up, with its results.
+    JobReleased {
+        /// Which job.
+        job: JobId,
+    },
+    /// Attempts succeeded.
+    Succeeded {
+        /// Which, and what they wrote.
+        batch: SucceededBatch,
+        /// When.
+        at: Timestamp,
+    },
+    /// An attempt failed.
+    AttemptFailed {
+        /// Which.
+        attempt: AttemptId,
+        /// Why.
+        failure: Failure,
+        /// What it used.
+        usage: Usage,
+        /// Whether the task failed with it.
+        last: bool,
+        /// When.
+        at: Timestamp,
+    },
+    /// The outputs of succeeded tasks are gone and wanted: they run again.
+    Lost {
+        /// Which.
+        tasks: Vec<TaskId>,
+    },
+    /// An upload is complete.
+    Uploaded {
+        /// What.
+        partition: PartitionId,
+        /// Its size and hash.
+        info: partita_types::OutputInfo,
+        /// When.
+        at: Timestamp,
+    },
+}
+
+impl Record {
+    /// Whether the answer to a client depends on it. The others are written soon, without holding anything up: if they
+    /// are lost in a crash, the hosts still have what they tell of.
+    #[must_use]
+    pub const fn durable_before_visible(&self) -> bool {
+        match self {
+            Self::TenantAdded { .. }
+            | Self::ModuleAdded { .. }
+            | Self::JobSubmitted { .. }
+            | Self::JobExtended { .. }
+            | Self::JobClosed { .. }
+            | Self::JobCancelled { .. }
+            | Self::JobReleased { .. }
+            | Self::Uploaded { .. } => true,
+            Self::Succeeded { .. } | Self::AttemptFailed { .. } | Self::Lost { .. } => false,
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! What people may look at: copies of parts of the state, made on request.
+
+use partita_types::{
+    ArrayIndex, ByteSize, CpuTime, Failure, HostCapacity, HostId, HostName, Isolation, JobId, TaskId, TenantId,
+    TenantName, Timestamp,
+};
+
+use crate::action::JobEnd;
+
+/// A job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobView {
+    /// Which.
+    pub id: JobId,
+    /// Whose.
+    pub tenant: TenantName,
+    /// Its name.
+    pub name: String,
+    /// Whether arrays may be added.
+    pub open: bool,
+    /// How it ended, if it did.
+    pub end: Option<JobEnd>,
+    /// When it was accepted.
+    pub submitted: Timestamp,
+    /// When it ended.
+    pub ended: Option<Timestamp>,
+    /// Its arrays.
+    pub arrays: Vec<ArrayView>,
+    /// Sums.
+    pub totals: JobTotals,
+    /// The first task that failed for good, its attempts, and why the last one failed.
+    pub failure: Option<(TaskId, u32, Failure)>,
+}
+
+/// An array of a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArrayView {
+    /// Its name.
+    pub name: String,
+    /// The function; empty for uploads.
+    pub function: String,
+    /// How many outputs each task has.
+    pub outputs: u32,
+    /// How many tasks are in which state.
+    pub counts: TaskCounts,
+}
+
+/// How many tasks are in which state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TaskCounts {
+    /// Dependencies missing.
+    pub waiting: u32,
+    /// Could run.
+    pub ready: u32,
+    /// Handed to a host.
+    pub assigned: u32,
+    /// Done.
+    pub succeeded: u32,
+    /// Failed for good.
+    pub failed: u32,
+    /// Cancelled with the job.
+    pub cancelled: u32,
+    /// Given up because a dependency failed.
+    pub aborted: u32,
+}
+
+/// Sums over the tasks of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct JobTotals {
+    /// Attempts that ended.
+    pub attempts: u64,
+    /// CPU time of executors.
+    pub cpu: CpuTime,
+    /// Most memory that one attempt had.
+    pub peak_memory: ByteSize,
+    /// Outputs written.
+    pub partitions: u64,
+    /// Their bytes.
+    pub partition_bytes: ByteSize,
+    /// Partitions moved between hosts.
+    pub moved_partitions: u64,
+    /// Their bytes.
+    pub moved_bytes: ByteSize,
+    /// Files of the datasets read.
+    pub dataset_files: u64,
+    /// Bytes of the datasets read.
+    pub dataset_bytes: ByteSize,
+}
+
+/// A host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostView {
+    /// Its number.
+    pub id: HostId,
+    /// Its name.
+    pub name: HostName,
+    /// `attached`, `detached` (its session ended, it may come back) or `lost`.
+    pub state: &'static str,
+    /// Where other hosts reach it.
+    pub address: String,
+    /// What it offers.
+    pub capacity: HostCapacity,
+    /// How it confines executors.
+    pub isolation: Isolation,
+    /// Tasks it was handed and has not reported.
+    pub assigned_tasks: u32,
+    /// Partitions it has.
+    pub stored_partitions: u64,
+    /// Their bytes.
+    pub stored: ByteSize,
+    /// Since when it is attached.
+    pub attached: Timestamp,
+}
+
+/// What a tenant uses, and its limits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantView {
+    /// Its number.
+    pub id: TenantId,
+    /// Its name.
+    pub name: TenantName,
+    /// Its policy.
+    pub policy: partita_policy::TenantPolicy,
+    /// Jobs that have not ended.
+    pub running_jobs: u32,
+    /// Tasks that have not ended.
+    pub queued_tasks: u64,
+    /// Frames handed to hosts.
+    pub concurrent_tasks: u32,
+    /// Memory reserved for them.
+    pub concurrent_memory: ByteSize,
+    /// Partitions kept.
+    pub stored: ByteSize,
+    /// CPU time used since the state began.
+    pub cpu: CpuTime,
+    /// Most memory that one attempt had.
+    pub peak_memory: ByteSize,
+}
+
+/// Why tasks are in the state they are in, from the code that decides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explanation {
+    /// The array.
+    pub array: ArrayIndex,
+    /// The first task.
+    pub first: u32,
+    /// How many tasks from there on.
+    pub count: u32,
+    /// The state.
+    pub state: &'static str,
+    /// The reason, for people.
+    pub reason: String,
+}
