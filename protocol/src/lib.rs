@@ -8,6 +8,7 @@ mod generated {
         missing_docs,
         unreachable_pub,
         clippy::all,
+        clippy::allow_attributes_without_reason,
         clippy::cast_possible_truncation,
         clippy::unwrap_used,
         reason = "generated from the .proto files, which carry the documentation"

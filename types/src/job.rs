@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ArrayIndex, ByteSize, DatasetName, ModuleId, TaskLimits};
+use crate::{ArrayIndex, ByteSize, DatasetName, LimitRequest, ModuleId};
 
 /// Most arrays in one job; bounds the work of a submission.
 pub const MAX_ARRAYS_PER_JOB: usize = 10_000;
@@ -154,8 +154,8 @@ pub struct ArrayOptions {
     pub retries: u32,
     /// Wait before the first retry; doubles with each, up to 30 s. Default 100 ms.
     pub backoff: Duration,
-    /// What one attempt may use.
-    pub limits: TaskLimits,
+    /// What one attempt may use; what is left open comes from the tenant's policy.
+    pub limits: LimitRequest,
     /// Whether equal inputs give equal outputs. Default true; a function that is granted real time or randomness is not.
     pub deterministic: bool,
     /// Keep the outputs after the job ended, though other tasks consumed them. Arrays that nobody consumes are kept
@@ -169,7 +169,7 @@ impl Default for ArrayOptions {
             priority: 0,
             retries: 2,
             backoff: Duration::from_millis(100),
-            limits: TaskLimits::default(),
+            limits: LimitRequest::default(),
             deterministic: true,
             keep: false,
         }

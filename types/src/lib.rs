@@ -21,7 +21,7 @@ pub use job::{
     MAX_TASKS_PER_ARRAY, OutputRef, SpecError, TaskCount, check_arrays,
 };
 pub use outcome::{Cause, Failure, OutputInfo, Usage};
-pub use resources::{HostCapacity, Isolation, TaskLimits};
+pub use resources::{HostCapacity, Isolation, LimitRequest, TaskLimits};
 pub use session::{
     ArrayHeader, DatasetGrant, DatasetPlan, FailedAttempt, Frame, HostTenant, InputGroup, InputPartition, Report,
     Source, StoredPartition, SucceededBatch, Welcome,

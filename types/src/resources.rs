@@ -34,6 +34,48 @@ impl Default for TaskLimits {
     }
 }
 
+/// What a job asks for per attempt. What it leaves open is filled in from the tenant's policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LimitRequest {
+    /// See [`TaskLimits::memory`].
+    pub memory: Option<ByteSize>,
+    /// See [`TaskLimits::cpu_time`].
+    pub cpu_time: Option<CpuTime>,
+    /// See [`TaskLimits::wall_time`].
+    pub wall_time: Option<Duration>,
+    /// See [`TaskLimits::output`].
+    pub output: Option<ByteSize>,
+    /// See [`TaskLimits::log`].
+    pub log: Option<ByteSize>,
+}
+
+impl LimitRequest {
+    /// What is asked for, completed with `defaults`.
+    #[must_use]
+    pub fn or(self, defaults: TaskLimits) -> TaskLimits {
+        TaskLimits {
+            memory: self.memory.unwrap_or(defaults.memory),
+            cpu_time: self.cpu_time.unwrap_or(defaults.cpu_time),
+            wall_time: self.wall_time.unwrap_or(defaults.wall_time),
+            output: self.output.unwrap_or(defaults.output),
+            log: self.log.unwrap_or(defaults.log),
+        }
+    }
+}
+
+impl From<TaskLimits> for LimitRequest {
+    /// Asks for exactly `limits`.
+    fn from(limits: TaskLimits) -> Self {
+        Self {
+            memory: Some(limits.memory),
+            cpu_time: Some(limits.cpu_time),
+            wall_time: Some(limits.wall_time),
+            output: Some(limits.output),
+            log: Some(limits.log),
+        }
+    }
+}
+
 /// What a host offers to tasks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostCapacity {
