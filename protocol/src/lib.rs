@@ -1,7 +1,10 @@
 //! The wire: generated messages and services, and the only conversions between them and `partita-types`.
 //!
 //! Generated types stay in the modules [`client`], [`host`], [`peer`] and [`job`]. Whoever receives a message turns it
-//! into types at once, through [`convert`]; what cannot be turned is refused there, so inner code never checks again.
+//! into types at once, with `From` and `TryFrom`; what cannot be turned is refused there with a [`DecodeError`], so inner
+//! code never checks again. Lists of partitions and attempts travel in columns and have methods of their own.
+
+mod convert;
 
 mod generated {
     #![allow(
@@ -37,6 +40,7 @@ mod generated {
     }
 }
 
+pub use convert::DecodeError;
 pub use generated::partita::client::v1 as client;
 pub use generated::partita::host::v1 as host;
 pub use generated::partita::job::v1 as job;
