@@ -1,0 +1,320 @@
+//! The journal on disk, in sled. The only file that names it.
+//!
+//! A batch is one value, keyed by its position. A batch larger than [`PART`] is cut into parts that are written in one
+//! atomic step: sled keeps large pages in files of their own, which it does not sync, and parts of that size stay out
+//! of those. Beside sled's directory lies the [`Marker`] of what was flushed, and a lock file.
+
+use std::fs::{self, File, TryLockError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use partita_core::Record;
+
+use crate::codec::{FORMAT_VERSION, decode_batch, encode_batch};
+use crate::error::{Damage, JournalError};
+use crate::marker::{Marked, Marker};
+use crate::{Journal, Position, Replayed};
+
+/// Largest part. A leaf of sled has up to 16 entries, and stays in the log while it is below a quarter of a segment.
+const PART: usize = 24 << 10;
+/// Size of a segment of sled's log.
+const SEGMENT: usize = 2 << 20;
+/// Memory for sled's cache; the journal is read once, so there is little to gain from more.
+const CACHE: u64 = 32 << 20;
+/// The version of the directory's layout. The version of batches is counted separately.
+const LAYOUT_VERSION: u32 = 1;
+
+/// Something unusual that was found and mended when the journal was opened or replayed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Repair {
+    /// The engine did not open before its snapshot files were removed. It rebuilt them from its log.
+    SnapshotsRemoved {
+        /// Which files.
+        files: Vec<PathBuf>,
+        /// Why it did not open.
+        reason: String,
+    },
+    /// The last batch was torn, and had never been acknowledged.
+    TornTailDropped {
+        /// The batch.
+        position: Position,
+        /// What is wrong with it.
+        damage: Damage,
+    },
+    /// Which batches had been acknowledged is not known; a loss at the end cannot be noticed this time.
+    MarkerUnreadable {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl std::fmt::Display for Repair {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::SnapshotsRemoved { files, reason } => {
+                write!(f, "removed snapshot files {files:?} and rebuilt them from the log, because of: {reason}")
+            }
+            Self::TornTailDropped { position, damage } => {
+                write!(f, "dropped batch {position} at the end, which was never acknowledged: {damage}")
+            }
+            Self::MarkerUnreadable { path } => {
+                write!(f, "{} is torn, so it is not known which batches were acknowledged", path.display())
+            }
+        }
+    }
+}
+
+/// The journal in a directory of its own, locked against other processes while it is open.
+#[derive(Debug)]
+pub struct DiskJournal {
+    directory: PathBuf,
+    database: sled::Db,
+    batches: sled::Tree,
+    marker: Marker,
+    /// What had been flushed when the journal was opened; `None` if that is not known.
+    acknowledged: Option<Position>,
+    last: Position,
+    repairs: Vec<Repair>,
+    _lock: File,
+}
+
+impl DiskJournal {
+    /// Opens the journal of `cluster` in `directory`, and creates both on the first start.
+    ///
+    /// # Errors
+    /// If another process has it, it is another cluster's or of a newer version, or the engine cannot read it even
+    /// without its snapshot files.
+    pub fn open(directory: &Path, cluster: &str) -> Result<Self, JournalError> {
+        fs::create_dir_all(directory).map_err(|source| JournalError::io("create", directory, source))?;
+        let lock = lock(directory)?;
+        let mut repairs = Vec::new();
+        let database = open_engine(directory, &mut repairs)?;
+        check_meta(directory, &database, cluster)?;
+        let batches = database.open_tree("batches").map_err(|error| engine("open", directory, error))?;
+        let marker_path = directory.join("acknowledged");
+        let (marker, marked) = Marker::open(&marker_path)?;
+        let acknowledged = match marked {
+            Marked::Through(position) => Some(position),
+            Marked::Unreadable => {
+                repairs.push(Repair::MarkerUnreadable { path: marker_path });
+                None
+            }
+        };
+        let last = last_position(directory, &batches)?;
+        let directory = directory.to_owned();
+        Ok(Self { directory, database, batches, marker, acknowledged, last, repairs, _lock: lock })
+    }
+
+    /// What was mended so far. Somebody should be told.
+    #[must_use]
+    pub fn repairs(&self) -> &[Repair] {
+        &self.repairs
+    }
+
+    /// The last batch.
+    #[must_use]
+    pub fn last(&self) -> Position {
+        self.last
+    }
+
+    fn damaged(&self, position: Position, damage: Damage) -> JournalError {
+        if let Damage::Version(found) = damage {
+            let (found, known) = (u32::from(found), u32::from(FORMAT_VERSION));
+            return JournalError::NewerFormat { path: self.directory.clone(), found, known };
+        }
+        JournalError::Damaged { path: self.directory.clone(), position, damage }
+    }
+
+    fn read(&self, position: Position) -> Result<Result<Vec<u8>, Damage>, JournalError> {
+        let mut entries = self.batches.scan_prefix(position.0.to_be_bytes());
+        let mut read = || match entries.next() {
+            Some(entry) => entry.map(Some).map_err(|error| engine("read", &self.directory, error)),
+            None => Ok(None),
+        };
+        let Some((_, first)) = read()? else { return Ok(Err(Damage::Missing(position))) };
+        let Some((expected, piece)) = first.split_first_chunk::<4>() else {
+            return Ok(Err(Damage::Short(first.len())));
+        };
+        let expected = u32::from_be_bytes(*expected);
+        let mut bytes = piece.to_vec();
+        let mut found = 1;
+        while let Some((_, piece)) = read()? {
+            bytes.extend_from_slice(&piece);
+            found += 1;
+        }
+        Ok(if found == expected { Ok(bytes) } else { Err(Damage::Parts { found, expected }) })
+    }
+
+    /// Removes the last batch, if it cannot have been acknowledged.
+    fn drop_torn_tail(&mut self, position: Position, damage: Damage) -> Result<(), JournalError> {
+        let unacknowledged = self.acknowledged.is_some_and(|through| through < position);
+        if position != self.last || !unacknowledged || matches!(damage, Damage::Version(_)) {
+            return Err(self.damaged(position, damage));
+        }
+        for key in self.batches.scan_prefix(position.0.to_be_bytes()).keys() {
+            let key = key.map_err(|error| engine("read", &self.directory, error))?;
+            self.batches.remove(key).map_err(|error| engine("repair", &self.directory, error))?;
+        }
+        self.last = Position(position.0 - 1);
+        self.repairs.push(Repair::TornTailDropped { position, damage });
+        Ok(())
+    }
+}
+
+impl Journal for DiskJournal {
+    fn append(&mut self, records: &[Record]) -> Result<Position, JournalError> {
+        let position = self.last.next();
+        let bytes = encode_batch(position, records)?;
+        let parts = bytes.len().div_ceil(PART);
+        let mut batch = sled::Batch::default();
+        for (index, piece) in bytes.chunks(PART).enumerate() {
+            let index = u32::try_from(index).unwrap_or(u32::MAX);
+            if index == 0 {
+                let count = u32::try_from(parts).unwrap_or(u32::MAX);
+                batch.insert(&key(position, index), [&count.to_be_bytes(), piece].concat());
+            } else {
+                batch.insert(&key(position, index), piece);
+            }
+        }
+        self.batches.apply_batch(batch).map_err(|error| engine("append to", &self.directory, error))?;
+        self.last = position;
+        Ok(position)
+    }
+
+    fn flush(&mut self) -> Result<(), JournalError> {
+        self.database.flush().map_err(|error| engine("flush", &self.directory, error))?;
+        self.marker.write(self.last)
+    }
+
+    fn replay(&mut self, sink: &mut dyn FnMut(Record)) -> Result<Replayed, JournalError> {
+        let mut replayed = Replayed::default();
+        let mut position = Position::START;
+        while position < self.last {
+            position = position.next();
+            let bytes = self.read(position)?;
+            match bytes.and_then(|bytes| Ok((decode_batch(position, &bytes)?, bytes.len()))) {
+                Ok((records, length)) => {
+                    replayed.batches += 1;
+                    replayed.bytes += length as u64;
+                    replayed.records += records.len() as u64;
+                    records.into_iter().for_each(&mut *sink);
+                }
+                Err(damage) => self.drop_torn_tail(position, damage)?,
+            }
+        }
+        match self.acknowledged {
+            Some(through) if through > self.last => Err(self.damaged(self.last.next(), Damage::Missing(through))),
+            _ => Ok(replayed),
+        }
+    }
+}
+
+fn key(position: Position, part: u32) -> [u8; 12] {
+    let mut key = [0; 12];
+    key[..8].copy_from_slice(&position.0.to_be_bytes());
+    key[8..].copy_from_slice(&part.to_be_bytes());
+    key
+}
+
+fn lock(directory: &Path) -> Result<File, JournalError> {
+    let path = directory.join("lock");
+    let file = File::create(&path).map_err(|source| JournalError::io("create", &path, source))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(JournalError::Locked { path: directory.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(JournalError::io("lock", &path, source)),
+    }
+}
+
+/// Opens sled. Its snapshot file is only a shortcut into its log, and is known to keep it from opening after a crash:
+/// then it is removed, and nothing else.
+fn open_engine(directory: &Path, repairs: &mut Vec<Repair>) -> Result<sled::Db, JournalError> {
+    let path = directory.join("journal");
+    let error = match try_open(&path) {
+        Ok(database) => return Ok(database),
+        Err(error) => error,
+    };
+    let files = snapshots(&path);
+    if files.is_empty() || matches!(error, JournalError::DiskFull { .. }) {
+        return Err(error);
+    }
+    for file in &files {
+        fs::remove_file(file).map_err(|source| JournalError::io("remove", file, source))?;
+    }
+    repairs.push(Repair::SnapshotsRemoved { files, reason: error.to_string() });
+    try_open(&path)
+}
+
+fn try_open(path: &Path) -> Result<sled::Db, JournalError> {
+    let config = sled::Config::new()
+        .path(path)
+        .segment_size(SEGMENT)
+        .cache_capacity(CACHE)
+        .mode(sled::Mode::HighThroughput)
+        .flush_every_ms(None);
+    // sled asserts what it believes of its files; damage can therefore show as a panic.
+    match catch_unwind(AssertUnwindSafe(|| config.open())) {
+        Ok(result) => result.map_err(|error| engine("open", path, error)),
+        Err(_) => Err(JournalError::Engine {
+            operation: "open",
+            path: path.to_owned(),
+            reason: "the store engine gave up while reading its files".to_owned(),
+        }),
+    }
+}
+
+fn snapshots(path: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(path) else { return Vec::new() };
+    let mut files: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"snap.")))
+        .collect();
+    files.sort();
+    files
+}
+
+fn check_meta(directory: &Path, database: &sled::Db, cluster: &str) -> Result<(), JournalError> {
+    let failed = |error| engine("read", directory, error);
+    let meta = database.open_tree("meta").map_err(failed)?;
+    let Some(format) = meta.get("format").map_err(failed)? else {
+        let mut batch = sled::Batch::default();
+        batch.insert("format", &LAYOUT_VERSION.to_be_bytes());
+        batch.insert("cluster", cluster.as_bytes());
+        meta.apply_batch(batch).map_err(|error| engine("initialise", directory, error))?;
+        database.flush().map_err(|error| engine("initialise", directory, error))?;
+        return Ok(());
+    };
+    let path = || directory.to_owned();
+    let found = format.as_ref().try_into().map_or(u32::MAX, u32::from_be_bytes);
+    if found > LAYOUT_VERSION {
+        return Err(JournalError::NewerFormat { path: path(), found, known: LAYOUT_VERSION });
+    }
+    let owner = meta.get("cluster").map_err(failed)?.unwrap_or_default();
+    if owner == cluster.as_bytes() {
+        return Ok(());
+    }
+    let found = String::from_utf8_lossy(&owner).into_owned();
+    Err(JournalError::OtherCluster { path: path(), found, expected: cluster.to_owned() })
+}
+
+fn last_position(directory: &Path, batches: &sled::Tree) -> Result<Position, JournalError> {
+    let Some((key, _)) = batches.last().map_err(|error| engine("read", directory, error))? else {
+        return Ok(Position::START);
+    };
+    let number: Option<&[u8; 8]> = if key.len() == 12 { key.first_chunk() } else { None };
+    match number {
+        Some(number) => Ok(Position(u64::from_be_bytes(*number))),
+        None => Err(JournalError::Damaged {
+            path: directory.to_owned(),
+            position: Position::START,
+            damage: Damage::Key(key.len()),
+        }),
+    }
+}
+
+fn engine(operation: &'static str, path: &Path, error: sled::Error) -> JournalError {
+    match error {
+        sled::Error::Io(source) => JournalError::io(operation, path, source),
+        other => JournalError::Engine { operation, path: path.to_owned(), reason: other.to_string() },
+    }
+}

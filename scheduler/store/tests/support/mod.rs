@@ -1,0 +1,120 @@
+//! One record of every variant, as format version 1 stores it. Only ever added to.
+
+use std::time::Duration;
+
+use partita_core::{IdempotencyKey, Record};
+use partita_types::{
+    Arguments, ArrayIndex, ArrayOptions, ArraySource, ArraySpec, AttemptId, AttemptNumber, ByteSize, Cause,
+    ContentHash, CpuTime, DatasetName, DatasetPlan, Edge, Failure, FunctionInfo, JobId, JobSpec, ModuleId, ModuleInfo,
+    OutputInfo, OutputRef, PartitionId, SucceededBatch, TaskCount, TaskId, TenantId, TenantName, Timestamp, Usage,
+};
+
+const JOB: JobId = JobId { tenant: TenantId(3), number: 17 };
+
+fn at(seconds: u64) -> Timestamp {
+    Timestamp::from_micros(1_800_000_000_000_000 + seconds * 1_000_000)
+}
+
+fn attempt(array: u32, index: u32) -> AttemptId {
+    AttemptId { task: TaskId { job: JOB, array: ArrayIndex(array), index }, number: AttemptNumber::FIRST.next() }
+}
+
+fn info(size: u64) -> OutputInfo {
+    OutputInfo { size: ByteSize(size), hash: ContentHash([9; 32]) }
+}
+
+fn usage() -> Usage {
+    Usage { cpu: CpuTime::from_micros(12_345), peak_memory: ByteSize::mib(3) }
+}
+
+fn array(name: &str, source: ArraySource, arguments: Arguments, inputs: Vec<Edge>) -> ArraySpec {
+    let options = ArrayOptions { priority: -4, backoff: Duration::from_millis(250), keep: true, ..Default::default() };
+    let tasks = if inputs.is_empty() { TaskCount::Fixed(7) } else { TaskCount::FromInputs };
+    ArraySpec { name: name.to_owned(), source, tasks, arguments, inputs, outputs: 2, options }
+}
+
+/// Every kind of edge, argument and source.
+fn arrays() -> Vec<ArraySpec> {
+    let function = || ArraySource::Function { module: ModuleId([5; 32]), function: "count".to_owned() };
+    let first = ArrayIndex(0);
+    let edges = vec![
+        Edge::Each { array: first, output: 1 },
+        Edge::All { array: first, output: 0 },
+        Edge::Slice { array: first },
+        Edge::List { tasks: vec![vec![OutputRef { array: first, index: 6, output: 1 }], vec![]] },
+        Edge::Dataset {
+            dataset: DatasetName::new("sources").unwrap(),
+            split: ByteSize::mib(8),
+            limit: Some(ByteSize::gib(1)),
+        },
+        Edge::Literal { values: vec![b"a".to_vec(), vec![]] },
+    ];
+    vec![
+        array("upload", ArraySource::Upload, Arguments::Common(Vec::new()), Vec::new()),
+        array("map", function(), Arguments::PerTask(vec![b"{}".to_vec(), b"[1]".to_vec()]), edges),
+        array("fold", function(), Arguments::Common(b"7".to_vec()), vec![Edge::Fold { array: first, arity: 16 }]),
+    ]
+}
+
+fn plan() -> DatasetPlan {
+    DatasetPlan {
+        dataset: DatasetName::new("sources").unwrap(),
+        split: ByteSize::mib(8),
+        limit: None,
+        splits: 40,
+        files: 1_234,
+        bytes: ByteSize::mib(317),
+        manifest: ContentHash([8; 32]),
+    }
+}
+
+fn accepted() -> Vec<Record> {
+    let function = FunctionInfo { name: "count".to_owned(), doc: "Counts.".to_owned(), inputs: Some(1), outputs: None };
+    let module = ModuleInfo {
+        id: ModuleId([5; 32]),
+        name: "wordfreq".to_owned(),
+        size: ByteSize(66_000),
+        functions: vec![function],
+    };
+    let key = IdempotencyKey([1; 16]);
+    let spec = JobSpec { name: "identifiers".to_owned(), arrays: arrays(), open: true };
+    vec![
+        Record::TenantAdded { id: TenantId(3), name: TenantName::new("analytics").unwrap() },
+        Record::ModuleAdded { tenant: TenantId(3), info: module, at: at(0) },
+        Record::JobSubmitted { job: JOB, key, spec, plans: vec![plan()], at: at(1) },
+        Record::JobExtended { job: JOB, key: IdempotencyKey([2; 16]), arrays: arrays(), plans: Vec::new() },
+        Record::JobClosed { job: JOB, at: at(2) },
+        Record::JobCancelled { job: JOB, at: at(3) },
+        Record::JobReleased { job: JOB },
+    ]
+}
+
+fn ended() -> Vec<Record> {
+    let batch = SucceededBatch {
+        job: JOB,
+        array: ArrayIndex(1),
+        indexes: vec![0, 5],
+        attempts: vec![AttemptNumber::FIRST, AttemptNumber::FIRST.next()],
+        outputs: vec![info(10), info(11), info(0), info(1 << 40)],
+        usage: vec![usage(), Usage::default()],
+        moved_partitions: 6,
+        moved_bytes: ByteSize::kib(9),
+    };
+    let failure = Failure {
+        cause: Cause::Memory,
+        message: "asked for 300 MiB, limit 256 MiB".to_owned(),
+        backtrace: vec!["count".to_owned()],
+        log_tail: vec!["line".to_owned(), String::new()],
+    };
+    vec![
+        Record::Succeeded { batch, at: at(4) },
+        Record::AttemptFailed { attempt: attempt(1, 2), failure, usage: usage(), last: true, at: at(5) },
+        Record::Lost { tasks: vec![attempt(1, 0).task, attempt(1, 5).task] },
+        Record::Uploaded { partition: PartitionId { attempt: attempt(0, 6), output: 0 }, info: info(5), at: at(6) },
+    ]
+}
+
+/// One of each, in the order of the variants.
+pub(crate) fn one_of_each() -> Vec<Record> {
+    [accepted(), ended()].concat()
+}
