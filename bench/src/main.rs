@@ -1,2 +1,2 @@
-//! placeholder
+//! Measures Partita; see `cargo xtask bench`.
 fn main() {}

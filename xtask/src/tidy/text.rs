@@ -55,7 +55,7 @@ pub(super) fn check(file: &str, content: &str) -> Vec<Fault> {
         fault(0, "the last line has no end".to_owned());
     }
     if is_code {
-        if !content.starts_with("//!") && !content.starts_with("#!") {
+        if !is_tests(file) && !content.starts_with("//!") {
             fault(1, "begin the file with `//!`: what it is for, where it stands, what it does not do".to_owned());
         }
         let lines = lines_without_tests(file, content);
@@ -66,8 +66,13 @@ pub(super) fn check(file: &str, content: &str) -> Vec<Fault> {
     faults
 }
 
+/// Whether a file holds the unit tests of the file beside it.
+fn is_tests(file: &str) -> bool {
+    file.ends_with("/tests.rs")
+}
+
 fn lines_without_tests(file: &str, content: &str) -> usize {
-    if file.ends_with("/tests.rs") || file.contains("/tests/") {
+    if is_tests(file) {
         return 0;
     }
     content.lines().take_while(|line| *line != "#[cfg(test)]").count()
