@@ -1,12 +1,15 @@
 //! One record of every variant, as format version 1 stores it. Only ever added to.
 
+#![allow(clippy::unwrap_used, reason = "constants of a test")]
+
 use std::time::Duration;
 
 use partita_core::{IdempotencyKey, Record};
 use partita_types::{
     Arguments, ArrayIndex, ArrayOptions, ArraySource, ArraySpec, AttemptId, AttemptNumber, ByteSize, Cause,
-    ContentHash, CpuTime, DatasetName, DatasetPlan, Edge, Failure, FunctionInfo, JobId, JobSpec, ModuleId, ModuleInfo,
-    OutputInfo, OutputRef, PartitionId, SucceededBatch, TaskCount, TaskId, TenantId, TenantName, Timestamp, Usage,
+    ContentHash, CpuTime, DatasetName, DatasetPlan, Edge, Failure, FunctionInfo, JobId, JobSpec, LimitRequest,
+    ModuleId, ModuleInfo, OutputInfo, OutputRef, PartitionId, SucceededBatch, TaskCount, TaskId, TenantId, TenantName,
+    Timestamp, Usage,
 };
 
 const JOB: JobId = JobId { tenant: TenantId(3), number: 17 };
@@ -28,7 +31,15 @@ fn usage() -> Usage {
 }
 
 fn array(name: &str, source: ArraySource, arguments: Arguments, inputs: Vec<Edge>) -> ArraySpec {
-    let options = ArrayOptions { priority: -4, backoff: Duration::from_millis(250), keep: true, ..Default::default() };
+    let limits = LimitRequest {
+        memory: Some(ByteSize::gib(1)),
+        cpu_time: Some(CpuTime::from_micros(90_000_000)),
+        wall_time: Some(Duration::from_secs(600)),
+        output: None,
+        log: Some(ByteSize::kib(16)),
+    };
+    let backoff = Duration::from_millis(250);
+    let options = ArrayOptions { priority: -4, retries: 5, backoff, limits, deterministic: false, keep: true };
     let tasks = if inputs.is_empty() { TaskCount::Fixed(7) } else { TaskCount::FromInputs };
     ArraySpec { name: name.to_owned(), source, tasks, arguments, inputs, outputs: 2, options }
 }
