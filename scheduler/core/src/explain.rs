@@ -1,0 +1,158 @@
+//! Why tasks are where they are, told by the code that decides. Names nothing of other tenants.
+
+use partita_types::{ArrayIndex, AttemptId, AttemptNumber, ByteSize, JobId, format_duration};
+
+use crate::Core;
+use crate::array::{Array, Input};
+use crate::job::Job;
+use crate::plan::Hold;
+use crate::task::{Place, State};
+use crate::tenant::Tenant;
+use crate::view::Explanation;
+
+/// Most explanations in one answer.
+const EXPLANATIONS_MAX: usize = 1_000;
+
+impl Core {
+    /// Why tasks of a job that have not ended are where they are: of one array or task, or of all.
+    #[must_use]
+    pub fn explain(&self, job: JobId, array: Option<ArrayIndex>, index: Option<u32>) -> Vec<Explanation> {
+        let mut explanations: Vec<Explanation> = Vec::new();
+        let Some(tenant) = self.tenants.get(job.tenant.0 as usize) else { return explanations };
+        let Some(job) = tenant.job(job.number) else { return explanations };
+        for (position, owner) in (0_u32..).zip(&job.arrays) {
+            if array.is_some_and(|array| array.0 != position) || owner.unfinished() == 0 {
+                continue;
+            }
+            let ready = self.explain_ready(tenant, job, position);
+            for task in 0..owner.len() {
+                if index.is_some_and(|index| index != task) {
+                    continue;
+                }
+                let Some(reason) = self.explain_task(job, position, task, &ready) else { continue };
+                let state = owner.tasks[task as usize].state.name();
+                let array = ArrayIndex(position);
+                let full = explanations.len() == EXPLANATIONS_MAX;
+                match explanations.last_mut() {
+                    Some(last) if last.array == array && last.state == state && last.reason == reason => {
+                        last.count += 1
+                    }
+                    _ if full => return explanations,
+                    _ => explanations.push(Explanation { array, first: task, count: 1, state, reason }),
+                }
+            }
+        }
+        explanations
+    }
+
+    fn explain_task(&self, job: &Job, array: u32, index: u32, ready: &str) -> Option<String> {
+        let task = job.task(array, index);
+        match task.state {
+            State::Waiting if job.array(array).is_upload() => Some("waits for the client to upload it".to_owned()),
+            State::Waiting => Some(self.explain_waiting(job, array, index)),
+            State::Delayed => Some(self.explain_delay(job, array, index)),
+            State::Ready => Some(ready.to_owned()),
+            State::Assigned => {
+                let host = task.frame().and_then(|slot| self.frames.get(slot)).map(|frame| frame.host)?;
+                let host = &self.hosts[host.0 as usize];
+                let how = if host.is_attached() { "" } else { ", which is detached and may come back" };
+                Some(format!("attempt {} is at host {}{how}", task.attempt, host.name))
+            }
+            State::Succeeded | State::Failed | State::Cancelled | State::Aborted => None,
+        }
+    }
+
+    fn explain_waiting(&self, job: &Job, array: u32, index: u32) -> String {
+        let progress = |source: u32| {
+            let owner = job.array(source);
+            let (done, all) = (owner.counts.of(State::Succeeded), owner.len());
+            format!("waits for array {:?}: {done} of {all} tasks have succeeded", owner.spec.name)
+        };
+        let closed =
+            job.array(array).inputs.iter().filter_map(Input::gate).find(|gate| !job.array(*gate).all_succeeded());
+        if let Some(source) = closed {
+            return progress(source);
+        }
+        let mut missing: Vec<u32> = Vec::new();
+        job.each_own_read(array, index, &mut |read| {
+            if job.task(read.array, read.index).state != State::Succeeded {
+                missing.push(read.array);
+            }
+        });
+        missing.first().map_or_else(|| "waits for its inputs".to_owned(), |source| progress(*source))
+    }
+
+    fn explain_delay(&self, job: &Job, array: u32, index: u32) -> String {
+        let task = job.task(array, index);
+        let attempt = AttemptNumber::from_wire(task.attempt);
+        let attempt = attempt.map(|number| AttemptId { task: job.task_id(array, index), number });
+        let left = attempt.and_then(|attempt| self.timers.wakes_at(attempt)).map(|at| at.since(self.now));
+        let left = left.map_or_else(String::new, |left| format!(" in {}", format_duration(left)));
+        format!("attempt {} failed; the next may start{left}", task.attempt)
+    }
+
+    /// Why ready tasks of an array are not handed out. The same for all of them.
+    fn explain_ready(&self, tenant: &Tenant, job: &Job, position: u32) -> String {
+        let array = job.array(position);
+        if job.is_blocked(position) {
+            return self.explain_away(job, array);
+        }
+        match self.candidates(tenant, array) {
+            Err(hold) => explain_hold(&hold, tenant),
+            Ok(_) => {
+                "other arrays of the tenant, of higher priority, deeper in their jobs or older, go first".to_owned()
+            }
+        }
+    }
+
+    fn explain_away(&self, job: &Job, array: &Array) -> String {
+        let mut detached = array.sources.iter().flat_map(|source| job.array(*source).located.keys());
+        if let Some(host) = detached.find(|host| self.hosts[host.0 as usize].is_detached()) {
+            let name = &self.hosts[host.0 as usize].name;
+            return format!(
+                "inputs are at host {name}, which is detached; they are rebuilt if it does not come back soon"
+            );
+        }
+        let unknown = array
+            .sources
+            .iter()
+            .map(|source| job.array(*source).tasks.iter().filter(|task| task.place() == Place::Unknown).count());
+        let unknown: usize = unknown.sum();
+        format!(
+            "the scheduler was restarted, and waits for hosts that have the outputs of {unknown} tasks that it reads"
+        )
+    }
+}
+
+fn explain_hold(hold: &Hold, tenant: &Tenant) -> String {
+    let name = &tenant.name;
+    match hold {
+        Hold::NoPolicy => format!("no policy of tenant {name} was read since the scheduler started"),
+        Hold::ConcurrentTasks { limit } => {
+            format!("tenant {name} runs as many tasks at once as its limit concurrent_tasks allows: {limit}")
+        }
+        Hold::ConcurrentMemory { needed, used, limit } => format!(
+            "each needs {} of memory, and tenant {name} uses {} of its limit concurrent_memory, {}",
+            ByteSize(*needed),
+            ByteSize(*used),
+            ByteSize(*limit)
+        ),
+        Hold::Stored { used, limit } => format!(
+            "tenant {name} keeps {} of partitions, and its limit is {}; release jobs that have ended",
+            ByteSize(*used),
+            ByteSize(*limit)
+        ),
+        Hold::NoHost => "no host is attached".to_owned(),
+        Hold::TooWeak { wanted } => {
+            format!("the policy of tenant {name} wants isolation {}, and no attached host has it", wanted.as_str())
+        }
+        Hold::TooLarge { needed, largest } => format!(
+            "each needs {} of memory, and the largest attached host has {}",
+            ByteSize(*needed),
+            ByteSize(*largest)
+        ),
+        Hold::Busy { hosts, slots, own } => format!(
+            "fair share: the {slots} places for frames at {hosts} hosts, or their memory, are taken; tenant {name} has {own} frames running"
+        ),
+    }
+}

@@ -1,0 +1,78 @@
+//! Frames: what is at hosts right now, and what it reserves there.
+//!
+//! A frame ends when each of its attempts was reported, or when its host says that nothing is left of it. Attempts that
+//! were cancelled keep the reservation until then, because they really run until then.
+
+use partita_types::{ArrayIndex, FrameId, HostId, JobId};
+
+/// Bits of a [`FrameId`] that name the slot; the rest counts, so that a slot's earlier frames can be told.
+const SLOT_BITS: u32 = 24;
+
+/// A frame at a host.
+#[derive(Debug)]
+pub(crate) struct LiveFrame {
+    pub(crate) id: FrameId,
+    pub(crate) job: JobId,
+    pub(crate) array: ArrayIndex,
+    pub(crate) host: HostId,
+    /// The tasks, ascending.
+    pub(crate) indexes: Vec<u32>,
+    /// Tasks whose attempt has not ended.
+    pub(crate) open: u32,
+    /// Attempts that were cancelled and not reported since.
+    pub(crate) stopping: u32,
+    /// Bytes reserved at the host and in the tenant's quota.
+    pub(crate) memory: u64,
+    /// Whether it counts against the host's bound on long frames.
+    pub(crate) long: bool,
+}
+
+/// All frames, in slots that are used again.
+#[derive(Debug, Default)]
+pub(crate) struct Frames {
+    slots: Vec<Option<LiveFrame>>,
+    free: Vec<u32>,
+    created: u64,
+}
+
+impl Frames {
+    /// Takes a slot and names the frame that will be in it.
+    pub(crate) fn reserve(&mut self) -> (u32, FrameId) {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
+        });
+        self.created += 1;
+        (slot, FrameId(self.created << SLOT_BITS | u64::from(slot)))
+    }
+
+    pub(crate) fn put(&mut self, slot: u32, frame: LiveFrame) {
+        if let Some(place) = self.slots.get_mut(slot as usize) {
+            *place = Some(frame);
+        }
+    }
+
+    pub(crate) fn get(&self, slot: u32) -> Option<&LiveFrame> {
+        self.slots.get(slot as usize)?.as_ref()
+    }
+
+    pub(crate) fn get_mut(&mut self, slot: u32) -> Option<&mut LiveFrame> {
+        self.slots.get_mut(slot as usize)?.as_mut()
+    }
+
+    /// The slot of a frame that still exists.
+    pub(crate) fn slot_of(&self, id: FrameId) -> Option<u32> {
+        let slot = u32::try_from(id.0 & ((1 << SLOT_BITS) - 1)).ok()?;
+        (self.get(slot)?.id == id).then_some(slot)
+    }
+
+    pub(crate) fn remove(&mut self, slot: u32) -> Option<LiveFrame> {
+        let frame = self.slots.get_mut(slot as usize)?.take()?;
+        self.free.push(slot);
+        Some(frame)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &LiveFrame)> {
+        (0_u32..).zip(&self.slots).filter_map(|(slot, frame)| Some((slot, frame.as_ref()?)))
+    }
+}

@@ -1,0 +1,125 @@
+//! What is known of a host: what it offers, what runs there, what is stored there.
+//!
+//! `session.rs` says how hosts come and go.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use partita_types::{ArrayIndex, ByteSize, HostCapacity, HostId, HostName, Incarnation, Isolation, JobId, Timestamp};
+
+use crate::event::HostHello;
+use crate::view::HostView;
+
+/// Frames a host may have per core: one that runs, one that follows at once, one on its way.
+const FRAMES_PER_CORE: u32 = 3;
+
+/// Whether a host can be talked to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Presence {
+    /// Its session is open.
+    Attached,
+    /// Its session ended; it is lost if it does not come back until then.
+    Detached {
+        /// When it is given up.
+        until: Timestamp,
+    },
+    /// It was given up. It may still attach again.
+    Lost,
+}
+
+/// A host that attached at least once.
+#[derive(Debug)]
+pub(crate) struct Host {
+    pub(crate) id: HostId,
+    pub(crate) name: HostName,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) presence: Presence,
+    pub(crate) capacity: HostCapacity,
+    pub(crate) isolation: Isolation,
+    pub(crate) address: String,
+    pub(crate) attached: Timestamp,
+    pub(crate) heard: Timestamp,
+    /// Slots of the frames that it has.
+    pub(crate) frames: BTreeSet<u32>,
+    /// How many of them are long.
+    pub(crate) long_frames: u32,
+    /// Bytes reserved by them.
+    pub(crate) memory: u64,
+    pub(crate) assigned_tasks: u32,
+    /// How many tasks of which arrays have their outputs there.
+    pub(crate) stored: BTreeMap<(JobId, u32), u32>,
+    pub(crate) stored_partitions: u64,
+    pub(crate) stored_bytes: u64,
+    /// Arrays whose headers were sent in this session.
+    pub(crate) sent: BTreeSet<(JobId, ArrayIndex)>,
+}
+
+impl Host {
+    pub(crate) fn new(id: HostId, hello: &HostHello, now: Timestamp) -> Self {
+        Self {
+            id,
+            name: hello.name.clone(),
+            incarnation: hello.incarnation,
+            presence: Presence::Lost,
+            capacity: hello.capacity,
+            isolation: hello.isolation,
+            address: hello.address.clone(),
+            attached: now,
+            heard: now,
+            frames: BTreeSet::new(),
+            long_frames: 0,
+            memory: 0,
+            assigned_tasks: 0,
+            stored: BTreeMap::new(),
+            stored_partitions: 0,
+            stored_bytes: 0,
+            sent: BTreeSet::new(),
+        }
+    }
+
+    pub(crate) fn is_attached(&self) -> bool {
+        self.presence == Presence::Attached
+    }
+
+    pub(crate) fn is_detached(&self) -> bool {
+        matches!(self.presence, Presence::Detached { .. })
+    }
+
+    /// Frames that it may have at once.
+    pub(crate) fn slots(&self) -> u32 {
+        self.capacity.cores.saturating_mul(FRAMES_PER_CORE)
+    }
+
+    /// Frames that it could take now. Of long ones it gets just enough to keep its cores busy.
+    pub(crate) fn free_slots(&self, long: bool) -> u32 {
+        let frames = u32::try_from(self.frames.len()).unwrap_or(u32::MAX);
+        let free = self.slots().saturating_sub(frames);
+        if long { free.min((self.capacity.cores + 1).saturating_sub(self.long_frames)) } else { free }
+    }
+
+    pub(crate) fn free_memory(&self) -> u64 {
+        self.capacity.memory.0.saturating_sub(self.memory)
+    }
+
+    pub(crate) fn free_storage(&self) -> u64 {
+        self.capacity.partitions.0.saturating_sub(self.stored_bytes)
+    }
+
+    pub(crate) fn view(&self) -> HostView {
+        HostView {
+            id: self.id,
+            name: self.name.clone(),
+            state: match self.presence {
+                Presence::Attached => "attached",
+                Presence::Detached { .. } => "detached",
+                Presence::Lost => "lost",
+            },
+            address: self.address.clone(),
+            capacity: self.capacity,
+            isolation: self.isolation,
+            assigned_tasks: self.assigned_tasks,
+            stored_partitions: self.stored_partitions,
+            stored: ByteSize(self.stored_bytes),
+            attached: self.attached,
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! What must hold in every state between two events. One function per invariant.
+//!
+//! All of them together look at every task, so only tests and the simulation call them; [`Core::apply`] checks in debug
+//! builds what costs next to nothing.
+
+use std::collections::BTreeMap;
+
+use partita_types::HostId;
+
+use crate::Core;
+use crate::array::Array;
+use crate::job::Job;
+use crate::task::{Counts, Place, State};
+
+/// An invariant that does not hold: which, and where.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{invariant}: {detail}")]
+pub struct Violation {
+    /// The name of the function that found it.
+    pub invariant: &'static str,
+    /// What is wrong.
+    pub detail: String,
+}
+
+type Checked = Result<(), Violation>;
+
+fn ensure(holds: bool, invariant: &'static str, detail: impl FnOnce() -> String) -> Checked {
+    if holds { Ok(()) } else { Err(Violation { invariant, detail: detail() }) }
+}
+
+impl Core {
+    /// Checks every invariant against the whole state.
+    ///
+    /// # Errors
+    /// The first that does not hold.
+    pub fn check_invariants(&self) -> Result<(), Violation> {
+        self.check_cheap_invariants()?;
+        quotas_are_never_exceeded(self)?;
+        for job in self.tenants.iter().flat_map(|tenant| tenant.jobs()) {
+            for (position, array) in (0_u32..).zip(&job.arrays) {
+                counts_equal_recount(job, array)?;
+                ready_set_is_the_ready_tasks(job, array)?;
+                ready_iff_nothing_unmet(job, position)?;
+                outputs_away_equal_recount(self, job, array)?;
+                needed_outputs_are_somewhere(job, position)?;
+            }
+            a_job_ends_when_its_tasks_have(job)?;
+        }
+        usage_equals_sum_of_reservations(self)?;
+        queued_tasks_equal_recount(self)?;
+        stored_bytes_equal_recount(self)?;
+        runnable_arrays_are_listed(self)?;
+        an_assigned_task_is_in_exactly_one_frame(self)?;
+        a_lost_host_has_nothing(self)?;
+        nothing_that_fits_is_left_waiting(self)
+    }
+
+    /// What costs as little as one look at each host.
+    pub(crate) fn check_cheap_invariants(&self) -> Checked {
+        hosts_are_never_overcommitted(self)
+    }
+}
+
+fn hosts_are_never_overcommitted(core: &Core) -> Checked {
+    for host in core.hosts.iter().filter(|host| host.is_attached()) {
+        let frames = host.frames.len() as u64;
+        let fits = frames <= u64::from(host.slots()) && host.memory <= host.capacity.memory.0;
+        ensure(fits, "hosts_are_never_overcommitted", || {
+            format!("host {}: {frames} frames, {} bytes", host.name, host.memory)
+        })?;
+    }
+    Ok(())
+}
+
+/// A lowered policy takes effect as frames end, so this holds only while policies stay as they are or grow.
+fn quotas_are_never_exceeded(core: &Core) -> Checked {
+    for tenant in &core.tenants {
+        let Some(policy) = &tenant.policy else { continue };
+        let fits = tenant.usage.frames <= policy.quota.concurrent_tasks
+            && tenant.usage.memory <= policy.quota.concurrent_memory.0;
+        ensure(fits, "quotas_are_never_exceeded", || format!("tenant {}: {:?}", tenant.name, tenant.usage))?;
+    }
+    Ok(())
+}
+
+fn counts_equal_recount(job: &Job, array: &Array) -> Checked {
+    let mut counts = Counts::default();
+    array.tasks.iter().for_each(|task| counts.add(task.state, 1));
+    ensure(counts == array.counts, "counts_equal_recount", || {
+        format!("job {}, array {:?}: {:?}, counted {counts:?}", job.id, array.spec.name, array.counts)
+    })
+}
+
+fn ready_set_is_the_ready_tasks(job: &Job, array: &Array) -> Checked {
+    let ready = (0_u32..).zip(&array.tasks).filter(|(_, task)| task.state == State::Ready).map(|(index, _)| index);
+    ensure(ready.eq(array.ready.positions_from(0)), "ready_set_is_the_ready_tasks", || {
+        format!("job {}, array {:?}", job.id, array.spec.name)
+    })
+}
+
+fn ready_iff_nothing_unmet(job: &Job, position: u32) -> Checked {
+    let array = job.array(position);
+    let gates = job.count_closed_gates(position);
+    ensure(gates == array.closed_gates, "ready_iff_nothing_unmet", || {
+        format!("job {}, array {:?}: {} gates, counted {gates}", job.id, array.spec.name, array.closed_gates)
+    })?;
+    for (index, task) in (0_u32..).zip(&array.tasks).filter(|(_, task)| !task.state.is_final()) {
+        let unmet = job.count_unmet(position, index);
+        let may_run = unmet == 0 && gates == 0 && !array.is_upload();
+        let right = match task.state {
+            State::Ready => may_run,
+            State::Waiting => !may_run,
+            _ => true,
+        };
+        ensure(right && unmet == task.unmet, "ready_iff_nothing_unmet", || {
+            format!("task {}: {task:?}, counted {unmet} unmet", job.task_id(position, index))
+        })?;
+    }
+    Ok(())
+}
+
+fn outputs_away_equal_recount(core: &Core, job: &Job, array: &Array) -> Checked {
+    let is_away = |place: Place| match place {
+        Place::At(host) => core.hosts[host.0 as usize].is_detached(),
+        Place::Unknown => true,
+        Place::Nowhere => false,
+    };
+    let away = array.tasks.iter().filter(|task| is_away(task.place())).count();
+    ensure(away == array.away as usize, "outputs_away_equal_recount", || {
+        format!("job {}, array {:?}: {}, counted {away}", job.id, array.spec.name, array.away)
+    })
+}
+
+/// Outputs that an unfinished task reads have a place, or their task runs again.
+fn needed_outputs_are_somewhere(job: &Job, position: u32) -> Checked {
+    for index in 0..job.array(position).len() {
+        let lost = job.is_gone(position, index) && job.is_needed(position, index);
+        ensure(!lost, "needed_outputs_are_somewhere", || format!("task {}", job.task_id(position, index)))?;
+    }
+    Ok(())
+}
+
+fn a_job_ends_when_its_tasks_have(job: &Job) -> Checked {
+    let unfinished: u64 = job.arrays.iter().map(|array| u64::from(array.unfinished())).sum();
+    let ended = job.end.is_some() || job.open || unfinished > 0;
+    ensure(ended && unfinished == job.unfinished, "a_job_ends_when_its_tasks_have", || {
+        format!("job {}: {} unfinished, counted {unfinished}, end {:?}", job.id, job.unfinished, job.end)
+    })
+}
+
+fn usage_equals_sum_of_reservations(core: &Core) -> Checked {
+    let name = "usage_equals_sum_of_reservations";
+    for tenant in &core.tenants {
+        let own = || core.frames.iter().filter(|(_, frame)| frame.job.tenant == tenant.id);
+        let sums = (own().count() as u64, own().map(|(_, frame)| frame.memory).sum::<u64>());
+        let usage = (u64::from(tenant.usage.frames), tenant.usage.memory);
+        ensure(sums == usage, name, || format!("tenant {}: {usage:?}, counted {sums:?}", tenant.name))?;
+    }
+    for host in &core.hosts {
+        let own = || core.frames.iter().filter(|(_, frame)| frame.host == host.id);
+        let slots = own().map(|(slot, _)| slot).eq(host.frames.iter().copied());
+        let memory: u64 = own().map(|(_, frame)| frame.memory).sum();
+        let long = own().filter(|(_, frame)| frame.long).count();
+        let open: u32 = own().map(|(_, frame)| frame.open).sum();
+        let right = slots && memory == host.memory && long == host.long_frames as usize && open == host.assigned_tasks;
+        ensure(right, name, || format!("host {}: {host:?}", host.name))?;
+    }
+    Ok(())
+}
+
+fn queued_tasks_equal_recount(core: &Core) -> Checked {
+    for tenant in &core.tenants {
+        let queued: u64 = tenant.jobs().map(|job| job.unfinished).sum();
+        let running = tenant.jobs().filter(|job| job.end.is_none()).count();
+        let right = queued == tenant.usage.queued_tasks && running == tenant.usage.running_jobs as usize;
+        ensure(right, "queued_tasks_equal_recount", || {
+            format!("tenant {}: {:?}, counted {queued} tasks, {running} jobs", tenant.name, tenant.usage)
+        })?;
+    }
+    Ok(())
+}
+
+fn stored_bytes_equal_recount(core: &Core) -> Checked {
+    let name = "stored_bytes_equal_recount";
+    let mut at: BTreeMap<HostId, (u64, u64)> = BTreeMap::new();
+    for tenant in &core.tenants {
+        let mut stored = 0;
+        for array in tenant.jobs().flat_map(|job| &job.arrays) {
+            let mut located: BTreeMap<HostId, u64> = BTreeMap::new();
+            for (index, task) in (0_u32..).zip(&array.tasks) {
+                let bytes = array.bytes_of(index);
+                if let Place::At(host) = task.place() {
+                    *located.entry(host).or_default() += bytes;
+                    let sums = at.entry(host).or_default();
+                    *sums = (sums.0 + u64::from(array.spec.outputs), sums.1 + bytes);
+                }
+                stored += if task.place() == Place::Nowhere { 0 } else { bytes };
+            }
+            located.retain(|_, bytes| *bytes > 0);
+            let same = located.iter().eq(array.located.iter().filter(|(_, bytes)| **bytes > 0));
+            ensure(same, name, || format!("array {:?}: {:?}, counted {located:?}", array.spec.name, array.located))?;
+        }
+        ensure(stored == tenant.usage.stored, name, || {
+            format!("tenant {}: {}, counted {stored}", tenant.name, tenant.usage.stored)
+        })?;
+    }
+    for host in &core.hosts {
+        let sums = at.get(&host.id).copied().unwrap_or_default();
+        ensure(sums == (host.stored_partitions, host.stored_bytes), name, || {
+            format!("host {}: {} and {} bytes, counted {sums:?}", host.name, host.stored_partitions, host.stored_bytes)
+        })?;
+    }
+    Ok(())
+}
+
+fn runnable_arrays_are_listed(core: &Core) -> Checked {
+    for tenant in &core.tenants {
+        let mut listed = 0;
+        for job in tenant.jobs() {
+            for (position, array) in (0_u32..).zip(&job.arrays) {
+                let runs = !array.ready.is_empty() && !job.is_blocked(position);
+                listed += usize::from(array.listed);
+                ensure(runs == array.listed, "runnable_arrays_are_listed", || {
+                    format!("job {}, array {:?}: listed {}", job.id, array.spec.name, array.listed)
+                })?;
+            }
+        }
+        ensure(listed == tenant.runnable.len(), "runnable_arrays_are_listed", || format!("tenant {}", tenant.name))?;
+    }
+    Ok(())
+}
+
+fn an_assigned_task_is_in_exactly_one_frame(core: &Core) -> Checked {
+    let name = "an_assigned_task_is_in_exactly_one_frame";
+    for (slot, frame) in core.frames.iter() {
+        let open = core.find_job(frame.job).map_or(0, |job| {
+            let here =
+                |index: &&u32| job.find_task(frame.array, **index).is_some_and(|task| task.frame() == Some(slot));
+            frame.indexes.iter().filter(here).count()
+        });
+        ensure(open == frame.open as usize && frame.open + frame.stopping > 0, name, || format!("frame {frame:?}"))?;
+    }
+    let assigned: u64 = core
+        .tenants
+        .iter()
+        .flat_map(|tenant| tenant.jobs())
+        .flat_map(|job| &job.arrays)
+        .map(|array| u64::from(array.counts.of(State::Assigned)))
+        .sum();
+    let open: u64 = core.frames.iter().map(|(_, frame)| u64::from(frame.open)).sum();
+    ensure(assigned == open, name, || format!("{assigned} tasks are assigned, {open} are in frames"))
+}
+
+fn a_lost_host_has_nothing(core: &Core) -> Checked {
+    for host in core.hosts.iter().filter(|host| !host.is_attached() && !host.is_detached()) {
+        let nothing = host.frames.is_empty() && host.stored.is_empty();
+        ensure(nothing, "a_lost_host_has_nothing", || format!("host {}", host.name))?;
+    }
+    Ok(())
+}
+
+fn nothing_that_fits_is_left_waiting(core: &Core) -> Checked {
+    for tenant in &core.tenants {
+        let plan = core.plan_frame(tenant.id);
+        ensure(plan.is_none(), "nothing_that_fits_is_left_waiting", || format!("tenant {}: {plan:?}", tenant.name))?;
+    }
+    Ok(())
+}

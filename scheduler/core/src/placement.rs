@@ -1,0 +1,71 @@
+//! Placement, the acting half: hands out frames until no more can be.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use partita_types::{ArrayHeader, ArrayIndex, Frame, HostId};
+
+use crate::Core;
+use crate::action::{Action, HostCommand};
+use crate::frame::LiveFrame;
+use crate::framing;
+use crate::plan::Plan;
+
+/// What one host gets at once.
+#[derive(Default)]
+struct Assignment {
+    arrays: Vec<ArrayHeader>,
+    frames: Vec<Frame>,
+}
+
+impl Core {
+    /// Hands out what can be handed out. Each round makes one frame or rules one tenant out.
+    pub(crate) fn place_work(&mut self, actions: &mut Vec<Action>) {
+        if self.tenants.iter().all(|tenant| tenant.runnable.is_empty()) {
+            return;
+        }
+        let capacity = self.capacity();
+        let mut passed = BTreeSet::new();
+        let mut assignments: BTreeMap<HostId, Assignment> = BTreeMap::new();
+        while let Some(tenant) = self.next_tenant(capacity, &passed) {
+            let placed = self.plan_frame(tenant).is_some_and(|plan| self.hand_out(plan, &mut assignments));
+            if !placed {
+                passed.insert(tenant);
+            }
+        }
+        for (host, Assignment { arrays, frames }) in assignments {
+            actions.push(Action::Command { host, command: HostCommand::Assign { arrays, frames } });
+        }
+    }
+
+    /// Makes a plan true. Returns whether it could be.
+    fn hand_out(&mut self, plan: Plan, assignments: &mut BTreeMap<HostId, Assignment>) -> bool {
+        let Some(inputs) = self.frame_inputs(&plan) else { return false };
+        let (slot, id) = self.frames.reserve();
+        let (job, array, host) = (plan.job, ArrayIndex(plan.array), plan.host);
+        let attempts = self.change_job(job, |job| job.assign(plan.array, &plan.indexes, slot));
+        let (Some(attempts), Some(owner)) = (attempts, self.find_job(job)) else { return false };
+        let frame = framing::frame(id, owner, &plan, attempts, inputs);
+        let header = owner.array(plan.array).header(job, array, owner.submitted);
+        let tasks = u32::try_from(plan.indexes.len()).unwrap_or(u32::MAX);
+
+        let receiver = &mut self.hosts[host.0 as usize];
+        receiver.frames.insert(slot);
+        receiver.long_frames += u32::from(plan.long);
+        receiver.memory += plan.memory;
+        receiver.assigned_tasks += tasks;
+        let tenant = &mut self.tenants[job.tenant.0 as usize];
+        tenant.usage.frames += 1;
+        tenant.usage.memory += plan.memory;
+        tenant.served += 1;
+
+        let assignment = assignments.entry(host).or_default();
+        if receiver.sent.insert((job, array)) {
+            assignment.arrays.extend(header);
+        }
+        assignment.frames.push(frame);
+        let Plan { indexes, memory, long, .. } = plan;
+        let live = LiveFrame { id, job, array, host, indexes, open: tasks, stopping: 0, memory, long };
+        self.frames.put(slot, live);
+        true
+    }
+}

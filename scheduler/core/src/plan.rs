@@ -1,0 +1,269 @@
+//! Placement, the thinking half: which tasks go where next, from a read-only view of the state.
+//!
+//! Between tenants weighted dominant-resource fairness decides (Ghodsi et al., NSDI 2011): next is whoever has the smallest
+//! share of the resource that it has most of, divided by its weight. Within a tenant the order of [`crate::tenant::Runnable`]
+//! decides. Among hosts it is where the bytes are against how busy the host is.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+
+use partita_types::{HostId, Isolation, JobId, TenantId};
+
+use crate::Core;
+use crate::array::Array;
+use crate::host::Host;
+use crate::job::Job;
+use crate::task::Place;
+use crate::tenant::Tenant;
+
+/// Arrays of one tenant looked at for one frame. Only those that fit on no host just now are passed over.
+const ARRAYS_LOOKED_AT: usize = 256;
+/// Ready tasks looked at for one that finds its inputs at a host with room.
+const STARTS_LOOKED_AT: usize = 32;
+/// Most inputs in one frame, so that it fits into a message.
+const FRAME_INPUTS_MAX: u64 = 65_536;
+/// Bytes that move in a microsecond, for weighing a transfer against a wait.
+const BYTES_PER_MICRO: u64 = 500;
+
+/// A frame to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Plan {
+    pub(crate) job: JobId,
+    pub(crate) array: u32,
+    pub(crate) host: HostId,
+    /// Ready tasks, ascending.
+    pub(crate) indexes: Vec<u32>,
+    pub(crate) memory: u64,
+    pub(crate) long: bool,
+}
+
+/// Why ready tasks are not handed out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Hold {
+    NoPolicy,
+    ConcurrentTasks { limit: u32 },
+    ConcurrentMemory { needed: u64, used: u64, limit: u64 },
+    Stored { used: u64, limit: u64 },
+    NoHost,
+    TooWeak { wanted: Isolation },
+    TooLarge { needed: u64, largest: u64 },
+    Busy { hosts: u32, slots: u32, own: u32 },
+}
+
+impl Hold {
+    /// Whether the tenant's other arrays are held by the same.
+    fn holds_tenant(&self) -> bool {
+        match self {
+            Self::NoPolicy | Self::ConcurrentTasks { .. } | Self::Stored { .. } => true,
+            // Passing over the array whose turn it is would starve it. One that can never fit must not hold up the rest.
+            Self::ConcurrentMemory { needed, limit, .. } => needed <= limit,
+            Self::NoHost | Self::TooWeak { .. } | Self::TooLarge { .. } | Self::Busy { .. } => false,
+        }
+    }
+}
+
+/// What all attached hosts offer together.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Capacity {
+    slots: u64,
+    memory: u64,
+}
+
+impl Core {
+    pub(crate) fn capacity(&self) -> Capacity {
+        let attached = || self.hosts.iter().filter(|host| host.is_attached());
+        Capacity {
+            slots: attached().map(|host| u64::from(host.slots())).sum::<u64>().max(1),
+            memory: attached().fold(0_u64, |sum, host| sum.saturating_add(host.capacity.memory.0)).max(1),
+        }
+    }
+
+    /// The tenant whose turn it is, among those with something to run that are not in `passed`.
+    pub(crate) fn next_tenant(&self, capacity: Capacity, passed: &BTreeSet<TenantId>) -> Option<TenantId> {
+        let candidates =
+            self.tenants.iter().filter(|tenant| !tenant.runnable.is_empty() && !passed.contains(&tenant.id));
+        candidates.min_by(|a, b| compare_shares(a, b, capacity)).map(|tenant| tenant.id)
+    }
+
+    /// The next frame of a tenant, if there is room for any.
+    pub(crate) fn plan_frame(&self, tenant: TenantId) -> Option<Plan> {
+        let tenant = self.tenants.get(tenant.0 as usize)?;
+        for runnable in tenant.runnable.iter().take(ARRAYS_LOOKED_AT) {
+            let job = tenant.job(runnable.job)?;
+            let array = job.array(runnable.array);
+            match self.candidates(tenant, array) {
+                Ok(hosts) => return Some(self.choose(tenant, job, runnable.array, &hosts)),
+                Err(hold) if hold.holds_tenant() => return None,
+                Err(_) => {}
+            }
+        }
+        None
+    }
+
+    /// The hosts that could take a frame of an array now, or why none can.
+    pub(crate) fn candidates(&self, tenant: &Tenant, array: &Array) -> Result<Vec<HostId>, Hold> {
+        let policy = tenant.policy.as_ref().ok_or(Hold::NoPolicy)?;
+        let (quota, usage) = (&policy.quota, &tenant.usage);
+        let needed = array.limits.memory.0;
+        if usage.frames >= quota.concurrent_tasks {
+            return Err(Hold::ConcurrentTasks { limit: quota.concurrent_tasks });
+        }
+        if usage.stored >= quota.stored.0 {
+            return Err(Hold::Stored { used: usage.stored, limit: quota.stored.0 });
+        }
+        let limit = quota.concurrent_memory.0;
+        if usage.memory.saturating_add(needed) > limit {
+            return Err(Hold::ConcurrentMemory { needed, used: usage.memory, limit });
+        }
+        let attached = || self.hosts.iter().filter(|host| host.is_attached());
+        let strong = || attached().filter(|host| host.isolation >= policy.minimum_isolation);
+        let long = tenant.run_times.get(array.learned).is_long();
+        let free = |host: &&Host| host.free_slots(long) > 0 && host.free_memory() >= needed;
+        let hosts: Vec<HostId> = strong().filter(free).map(|host| host.id).collect();
+        if !hosts.is_empty() {
+            return Ok(hosts);
+        }
+        if attached().next().is_none() {
+            return Err(Hold::NoHost);
+        }
+        let largest = strong().map(|host| host.capacity.memory.0).max();
+        let largest = largest.ok_or(Hold::TooWeak { wanted: policy.minimum_isolation })?;
+        if largest < needed {
+            return Err(Hold::TooLarge { needed, largest });
+        }
+        let hosts = u32::try_from(strong().count()).unwrap_or(u32::MAX);
+        Err(Hold::Busy { hosts, slots: strong().map(Host::slots).sum(), own: usage.frames })
+    }
+
+    /// Chooses tasks and host. `hosts` is not empty, and the array has ready tasks.
+    fn choose(&self, tenant: &Tenant, job: &Job, array: u32, hosts: &[HostId]) -> Plan {
+        let owner = job.array(array);
+        let run_time = tenant.run_times.get(owner.learned);
+        let free: u32 = hosts.iter().map(|id| self.hosts[id.0 as usize].free_slots(run_time.is_long())).sum();
+        let cores: u32 = self.hosts.iter().filter(|host| host.is_attached()).map(|host| host.capacity.cores).sum();
+        let fair = owner.ready.len().div_ceil(free.max(cores).max(1));
+        let most = run_time.frame_tasks().min(fair).max(1);
+        let load = |id: HostId| {
+            let host = &self.hosts[id.0 as usize];
+            let frames = host.frames.len() as u64;
+            frames.saturating_mul(run_time.frame_micros()) / u64::from(host.capacity.cores.max(1))
+        };
+        let common = job.common_bytes(array);
+        let has_own = owner.inputs.iter().any(|input| input.is_per_task());
+        let (start, host) = if has_own {
+            self.choose_start(job, array, most, hosts, &common, load)
+        } else {
+            let start = owner.ready.ranges().next().map_or(0, |(start, _)| start);
+            (start, cheapest(hosts, &common, load))
+        };
+        Plan {
+            job: job.id,
+            array,
+            host,
+            indexes: self.take_from(job, array, start, most, has_own),
+            memory: owner.limits.memory.0,
+            long: run_time.is_long(),
+        }
+    }
+
+    /// Among the first ready tasks one whose inputs are at a host with room; else the first at the cheapest host.
+    fn choose_start(
+        &self,
+        job: &Job,
+        array: u32,
+        step: u32,
+        hosts: &[HostId],
+        common: &BTreeMap<HostId, u64>,
+        load: impl Fn(HostId) -> u64,
+    ) -> (u32, HostId) {
+        let ranges = job.array(array).ready.ranges();
+        let starts = ranges.flat_map(|(start, end)| (start..end).step_by(step as usize)).take(STARTS_LOOKED_AT);
+        let mut first = None;
+        for start in starts {
+            let mut bytes = job.own_bytes(array, start);
+            let home = largest(&bytes);
+            for (host, more) in common {
+                *bytes.entry(*host).or_default() += more;
+            }
+            let host = cheapest(hosts, &bytes, &load);
+            if home.is_none_or(|home| home == host) {
+                return (start, host);
+            }
+            first = first.or(Some((start, host)));
+        }
+        first.unwrap_or((0, hosts[0]))
+    }
+
+    /// Up to `most` ready tasks from `start` on that find their own inputs at the same host.
+    fn take_from(&self, job: &Job, array: u32, start: u32, most: u32, has_own: bool) -> Vec<u32> {
+        let mut inputs = 0_u64;
+        job.each_read(array, start, &mut |_| inputs += 1);
+        let fit = FRAME_INPUTS_MAX / inputs.max(1);
+        let most = u64::from(most).min(fit).max(1);
+        let home = |index: u32| if has_own { largest(&job.own_bytes(array, index)) } else { None };
+        let first = home(start);
+        let positions = job.array(array).ready.positions_from(start);
+        let most = usize::try_from(most).unwrap_or(1);
+        positions.take(most).take_while(|index| *index == start || home(*index) == first).collect()
+    }
+}
+
+impl Job {
+    /// How many bytes of what every task of an array reads each host has.
+    fn common_bytes(&self, array: u32) -> BTreeMap<HostId, u64> {
+        let mut bytes = BTreeMap::new();
+        let tasks = u64::from(self.array(array).len().max(1));
+        for input in &self.array(array).inputs {
+            let Some(source) = input.gate() else { continue };
+            // Of a shuffle a task reads its slice only; of `all`, one of the outputs.
+            let parts = match input {
+                crate::array::Input::Slice { .. } => tasks,
+                _ => u64::from(self.array(source).spec.outputs.max(1)),
+            };
+            for (host, there) in &self.array(source).located {
+                *bytes.entry(*host).or_default() += there / parts;
+            }
+        }
+        bytes
+    }
+
+    /// How many bytes of what one task reads for itself each host has.
+    fn own_bytes(&self, array: u32, index: u32) -> BTreeMap<HostId, u64> {
+        let mut bytes = BTreeMap::new();
+        self.each_own_read(array, index, &mut |read| {
+            if let Place::At(host) = self.task(read.array, read.index).place() {
+                let info = self.array(read.array).outputs_of(read.index).get(read.output as usize);
+                *bytes.entry(host).or_default() += info.map_or(0, |info| info.size.0);
+            }
+        });
+        bytes
+    }
+}
+
+/// The host with most of the bytes.
+fn largest(bytes: &BTreeMap<HostId, u64>) -> Option<HostId> {
+    bytes.iter().max_by_key(|(host, bytes)| (**bytes, std::cmp::Reverse(**host))).map(|(host, _)| *host)
+}
+
+/// The host where a frame starts soonest, counting the time that missing bytes take to come.
+fn cheapest(hosts: &[HostId], bytes: &BTreeMap<HostId, u64>, load: impl Fn(HostId) -> u64) -> HostId {
+    let total: u64 = bytes.values().sum();
+    let cost = |host: HostId| {
+        let missing = total - bytes.get(&host).copied().unwrap_or(0);
+        load(host).saturating_add(missing / BYTES_PER_MICRO)
+    };
+    hosts.iter().copied().min_by_key(|host| (cost(*host), *host)).unwrap_or(HostId(0))
+}
+
+/// Who has the smaller dominant share by weight; if equal, who was served less; if equal, who came first.
+fn compare_shares(a: &Tenant, b: &Tenant, capacity: Capacity) -> Ordering {
+    let weight = |tenant: &Tenant| u128::from(tenant.policy.as_ref().map_or(1, |policy| policy.quota.weight.max(1)));
+    let share = |tenant: &Tenant| {
+        let frames = u128::from(tenant.usage.frames) * u128::from(capacity.memory);
+        let memory = u128::from(tenant.usage.memory) * u128::from(capacity.slots);
+        frames.max(memory)
+    };
+    let shares = (share(a) * weight(b)).cmp(&(share(b) * weight(a)));
+    let served = || (u128::from(a.served) * weight(b)).cmp(&(u128::from(b.served) * weight(a)));
+    shares.then_with(served).then(a.id.cmp(&b.id))
+}

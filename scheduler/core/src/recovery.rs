@@ -1,0 +1,189 @@
+//! Outputs that are gone and still needed: the tasks that wrote them run again, and what those read, as far as that is
+//! gone, too. Nothing else is rebuilt.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use partita_types::{ArrayIndex, AttemptId, AttemptNumber, Cause, Failure, HostId, JobId, PartitionId, TaskId, Usage};
+
+use crate::Core;
+use crate::action::{Action, JobEvent};
+use crate::job::Job;
+use crate::ranges::runs;
+use crate::record::Record;
+use crate::task::{Place, State};
+
+impl Core {
+    /// A host does not have partitions that it is said to have.
+    pub(crate) fn on_partitions_lost(&mut self, host: HostId, lost: &[PartitionId], actions: &mut Vec<Action>) {
+        let mut gone = Vec::new();
+        for partition in lost {
+            let attempt = partition.attempt;
+            if self.is_at(attempt, host) {
+                self.forget_outputs(attempt.task, host, actions);
+                gone.push(attempt.task);
+            }
+        }
+        self.rebuild_needed(gone, actions);
+    }
+
+    /// Inputs of `reader` that it could not have from anywhere. Returns the tasks that wrote them, if they are lost by that:
+    /// not if a detached host has them, which may come back.
+    pub(crate) fn take_missing(
+        &mut self,
+        reader: TaskId,
+        missing: &[PartitionId],
+        actions: &mut Vec<Action>,
+    ) -> Vec<TaskId> {
+        let mut gone = Vec::new();
+        for PartitionId { attempt, .. } in missing {
+            let source = attempt.task;
+            let is_input = source.job == reader.job
+                && self.find_job(reader.job).is_some_and(|job| {
+                    job.find_array(reader.array).is_some_and(|array| array.sources.contains(&source.array.0))
+                });
+            let Some(Place::At(host)) = self.place_of(source).filter(|_| is_input) else { continue };
+            if self.is_at(*attempt, host) && self.hosts[host.0 as usize].is_attached() {
+                self.forget_outputs(source, host, actions);
+                gone.push(source);
+            }
+        }
+        gone
+    }
+
+    fn is_at(&self, attempt: AttemptId, host: HostId) -> bool {
+        let task =
+            self.find_job(attempt.task.job).and_then(|job| job.find_task(attempt.task.array, attempt.task.index));
+        task.is_some_and(|task| task.attempt == attempt.number.0.get() && task.place() == Place::At(host))
+    }
+
+    /// One output of a task is lost: the others will be written again with it.
+    fn forget_outputs(&mut self, task: TaskId, host: HostId, actions: &mut Vec<Action>) {
+        let partitions: Vec<PartitionId> = match self.find_job(task.job) {
+            Some(job) => job.partitions_of(task.array.0, task.index).collect(),
+            None => return,
+        };
+        self.place_outputs(task.job, task.array.0, task.index, Place::Nowhere);
+        self.send_drops(host, &partitions, actions);
+    }
+
+    /// Hosts had their time after the restart.
+    pub(crate) fn give_up_unknown(&mut self, actions: &mut Vec<Action>) {
+        let gone = self.unlocate_unknown();
+        self.rebuild_needed(gone, actions);
+    }
+
+    /// Rebuilds those of `gone` that unfinished tasks read.
+    pub(crate) fn rebuild_needed(&mut self, gone: Vec<TaskId>, actions: &mut Vec<Action>) {
+        let needed = |task: &TaskId| {
+            self.find_job(task.job)
+                .is_some_and(|job| job.is_gone(task.array.0, task.index) && job.is_needed(task.array.0, task.index))
+        };
+        let needed: Vec<TaskId> = gone.into_iter().filter(needed).collect();
+        self.rebuild(needed, actions);
+    }
+
+    /// Runs tasks again whose outputs are gone.
+    pub(crate) fn rebuild(&mut self, wanted: Vec<TaskId>, actions: &mut Vec<Action>) {
+        if wanted.is_empty() {
+            return;
+        }
+        let mut by_job: BTreeMap<JobId, Vec<(u32, u32)>> = BTreeMap::new();
+        for task in wanted {
+            by_job.entry(task.job).or_default().push((task.array.0, task.index));
+        }
+        for (id, wanted) in by_job {
+            let Some(job) = self.find_job(id) else { continue };
+            let lost = job.with_lost_sources(wanted);
+            let hopeless = |(array, index): &&(u32, u32)| job.is_hopeless(*array, *index);
+            let hopeless: Vec<TaskId> =
+                lost.iter().filter(hopeless).map(|(array, index)| job.task_id(*array, *index)).collect();
+            let tasks = lost.iter().map(|(array, index)| job.task_id(*array, *index)).collect();
+            self.commit(Record::Lost { tasks }, actions);
+            for task in hopeless {
+                self.fail_hopeless(task, actions);
+            }
+        }
+    }
+
+    /// What is lost with a host, and cannot be computed again.
+    fn fail_hopeless(&mut self, task: TaskId, actions: &mut Vec<Action>) {
+        let Some(job) = self.find_job(task.job) else { return };
+        let slot = job.find_task(task.array, task.index).filter(|slot| !slot.state.is_final());
+        let Some(number) = slot.and_then(|slot| AttemptNumber::from_wire(slot.attempt)) else { return };
+        let attempt = AttemptId { task, number };
+        let why = if job.array(task.array.0).is_upload() {
+            "uploaded data was lost with its host; submit the job again and upload it again"
+        } else {
+            "its outputs were lost with their host, and an input of it failed to be rebuilt"
+        };
+        let failure = Failure::new(Cause::HostLost, why);
+        let record = Record::AttemptFailed { attempt, failure, usage: Usage::default(), last: true, at: self.now };
+        self.commit(record, actions);
+    }
+
+    /// The effect of [`Record::Lost`].
+    pub(crate) fn take_losses(&mut self, tasks: &[TaskId], actions: &mut Vec<Action>) -> bool {
+        let mut by_job: BTreeMap<JobId, BTreeMap<u32, Vec<u32>>> = BTreeMap::new();
+        for task in tasks {
+            let succeeded = self.place_of(*task).is_some();
+            if succeeded {
+                self.place_outputs(task.job, task.array.0, task.index, Place::Nowhere);
+                by_job.entry(task.job).or_default().entry(task.array.0).or_default().push(task.index);
+            }
+        }
+        for (id, arrays) in &mut by_job {
+            for indexes in arrays.values_mut() {
+                indexes.sort_unstable();
+                indexes.dedup();
+            }
+            self.change_job(*id, |job| {
+                let each = || arrays.iter().flat_map(|(array, indexes)| indexes.iter().map(|index| (*array, *index)));
+                each().for_each(|(array, index)| job.lose(array, index));
+                each().for_each(|(array, index)| job.settle(array, index));
+            });
+            for (array, indexes) in arrays {
+                let event = JobEvent::TasksLost { array: ArrayIndex(*array), tasks: runs(indexes) };
+                actions.push(Action::Publish { job: *id, event });
+            }
+        }
+        !by_job.is_empty()
+    }
+}
+
+impl Job {
+    /// Whether a task succeeded and its outputs are nowhere.
+    pub(crate) fn is_gone(&self, array: u32, index: u32) -> bool {
+        let task = self.task(array, index);
+        task.state == State::Succeeded && task.place() == Place::Nowhere
+    }
+
+    /// Whether a task cannot run again: its bytes came from a client, or something that it reads ended without outputs.
+    fn is_hopeless(&self, array: u32, index: u32) -> bool {
+        let dead = |array: u32, index: u32| {
+            let state = self.task(array, index).state;
+            state.is_final() && state != State::Succeeded
+        };
+        let mut hopeless = self.array(array).is_upload();
+        self.each_read(array, index, &mut |read| hopeless |= dead(read.array, read.index));
+        hopeless
+    }
+
+    /// Those of `wanted` whose outputs are gone, with everything they need that is gone, too; in the order of arrays.
+    fn with_lost_sources(&self, wanted: Vec<(u32, u32)>) -> BTreeSet<(u32, u32)> {
+        let mut lost = BTreeSet::new();
+        let mut whole = BTreeSet::new();
+        let mut open = wanted;
+        while let Some((array, index)) = open.pop() {
+            if !self.is_gone(array, index) || !lost.insert((array, index)) {
+                continue;
+            }
+            self.each_own_read(array, index, &mut |read| open.push((read.array, read.index)));
+            for source in self.array(array).inputs.iter().filter_map(|input| input.gate()) {
+                if whole.insert(source) {
+                    open.extend((0..self.array(source).len()).map(|index| (source, index)));
+                }
+            }
+        }
+        lost
+    }
+}

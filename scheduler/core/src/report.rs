@@ -1,0 +1,288 @@
+//! What hosts say became of their attempts. Stale and malformed words change nothing but a counter.
+
+use partita_types::{
+    ArrayIndex, AttemptNumber, ByteSize, Cause, FailedAttempt, Failure, FrameId, HostId, JobId, OutputInfo,
+    PartitionId, Report, SucceededBatch, TaskId, Timestamp, Usage,
+};
+
+use crate::Core;
+use crate::action::{Action, JobEvent, TaskEnd};
+use crate::ranges::runs;
+use crate::record::Record;
+use crate::task::{Place, State};
+
+/// What a task's slot holds between the report of its attempt and the effect of that, so that a report that names it
+/// twice is noticed.
+const REPORTED: u32 = u32::MAX;
+
+impl Core {
+    pub(crate) fn on_report(&mut self, host: HostId, report: Report, actions: &mut Vec<Action>) {
+        for batch in report.succeeded {
+            self.on_succeeded(host, batch, actions);
+        }
+        for failed in report.failed {
+            self.on_failed(host, failed, actions);
+        }
+        for frame in report.finished_frames {
+            self.on_frame_finished(host, frame, actions);
+        }
+    }
+
+    fn on_succeeded(&mut self, host: HostId, batch: SucceededBatch, actions: &mut Vec<Action>) {
+        let width = self.find_job(batch.job).and_then(|job| Some(job.find_array(batch.array)?.spec.outputs as usize));
+        let tasks = batch.indexes.len();
+        let columns = [batch.attempts.len(), batch.usage.len()].iter().all(|length| *length == tasks);
+        if !columns || width.is_some_and(|width| batch.outputs.len() != tasks * width) {
+            self.stale += 1;
+            return;
+        }
+        let Some(width) = width else {
+            batch.indexes.iter().for_each(|index| self.note_stopped(host, batch.job, batch.array, *index));
+            return;
+        };
+        let mut valid = Vec::with_capacity(tasks);
+        for (index, attempt) in batch.indexes.iter().zip(&batch.attempts) {
+            let task = TaskId { job: batch.job, array: batch.array, index: *index };
+            valid.push(self.close_attempt(host, task, *attempt));
+        }
+        let batch = if valid.iter().all(|valid| *valid) { batch } else { filtered(batch, &valid, width) };
+        if !batch.indexes.is_empty() {
+            self.commit_from(Record::Succeeded { batch, at: self.now }, host, actions);
+        }
+    }
+
+    fn on_failed(&mut self, host: HostId, failed: FailedAttempt, actions: &mut Vec<Action>) {
+        let attempt = failed.attempt;
+        if !self.close_attempt(host, attempt.task, attempt.number) {
+            return;
+        }
+        let gone = self.take_missing(attempt.task, &failed.missing_inputs, actions);
+        self.record_failure(attempt, clipped(failed.failure), failed.usage, actions);
+        self.rebuild_needed(gone, actions);
+    }
+
+    /// The host has nothing left of a frame: what it did not report goes back.
+    fn on_frame_finished(&mut self, host: HostId, id: FrameId, actions: &mut Vec<Action>) {
+        let slot = self.frames.slot_of(id);
+        let Some(slot) = slot.filter(|slot| self.frames.get(*slot).is_some_and(|frame| frame.host == host)) else {
+            // Usual: its last attempt was reported in the same message.
+            return;
+        };
+        let failure = Failure::new(Cause::Preempted, "its host gave it back without running it");
+        self.take_back(slot, &failure, actions);
+    }
+
+    /// Ends a frame and gives what was left of it out again.
+    pub(crate) fn take_back(&mut self, slot: u32, failure: &Failure, actions: &mut Vec<Action>) {
+        let Some(frame) = self.frames.get(slot) else { return };
+        let (id, array, host) = (frame.job, frame.array, frame.host);
+        let open: Vec<u32> = match self.find_job(id) {
+            Some(job) => {
+                let here = |index: &u32| job.find_task(array, *index).is_some_and(|task| task.frame() == Some(slot));
+                frame.indexes.iter().copied().filter(here).collect()
+            }
+            None => Vec::new(),
+        };
+        for index in open {
+            let task = TaskId { job: id, array, index };
+            let number = self.find_job(id).and_then(|job| AttemptNumber::from_wire(job.task(array.0, index).attempt));
+            let Some(number) = number.filter(|number| self.close_attempt(host, task, *number)) else { continue };
+            let attempt = partita_types::AttemptId { task, number };
+            self.record_failure(attempt, failure.clone(), Usage::default(), actions);
+        }
+        self.release_frame(slot);
+    }
+
+    /// Takes an attempt out of its frame, if `host` has it and nobody ended it before. The effect must follow at once.
+    pub(crate) fn close_attempt(&mut self, host: HostId, task: TaskId, number: AttemptNumber) -> bool {
+        let slot = self.find_job(task.job).and_then(|job| {
+            let slot = job.find_task(task.array, task.index)?;
+            slot.frame().filter(|_| slot.attempt == number.0.get())
+        });
+        let slot = slot.filter(|slot| self.frames.get(*slot).is_some_and(|frame| frame.host == host));
+        let Some(slot) = slot else {
+            self.note_stopped(host, task.job, task.array, task.index);
+            return false;
+        };
+        let tenant = self.tenants.get_mut(task.job.tenant.0 as usize);
+        if let Some(job) = tenant.and_then(|tenant| tenant.job_mut(task.job.number)) {
+            job.task_mut(task.array.0, task.index).set_frame(REPORTED);
+        }
+        self.hosts[host.0 as usize].assigned_tasks -= 1;
+        let empty = self.frames.get_mut(slot).is_some_and(|frame| {
+            frame.open -= 1;
+            frame.open == 0 && frame.stopping == 0
+        });
+        if empty {
+            self.release_frame(slot);
+        }
+        true
+    }
+
+    /// A report that came too late. If it is of a cancelled attempt, that has stopped now.
+    fn note_stopped(&mut self, host: HostId, job: JobId, array: ArrayIndex, index: u32) {
+        self.stale += 1;
+        let of_task = |slot: &&u32| {
+            self.frames.get(**slot).is_some_and(|frame| {
+                let same = frame.stopping > 0 && frame.job == job && frame.array == array;
+                same && frame.indexes.binary_search(&index).is_ok()
+            })
+        };
+        let Some(slot) = self.hosts[host.0 as usize].frames.iter().find(of_task).copied() else { return };
+        let empty = self.frames.get_mut(slot).is_some_and(|frame| {
+            frame.stopping -= 1;
+            frame.open == 0 && frame.stopping == 0
+        });
+        if empty {
+            self.release_frame(slot);
+        }
+    }
+
+    /// Gives back what a frame had reserved.
+    pub(crate) fn release_frame(&mut self, slot: u32) {
+        let Some(frame) = self.frames.remove(slot) else { return };
+        let host = &mut self.hosts[frame.host.0 as usize];
+        host.frames.remove(&slot);
+        host.memory -= frame.memory;
+        host.long_frames -= u32::from(frame.long);
+        let usage = &mut self.tenants[frame.job.tenant.0 as usize].usage;
+        usage.frames -= 1;
+        usage.memory -= frame.memory;
+    }
+
+    /// The effect of [`Record::Succeeded`].
+    pub(crate) fn take_outputs(
+        &mut self,
+        batch: &SucceededBatch,
+        at: Timestamp,
+        place: Place,
+        actions: &mut Vec<Action>,
+    ) -> bool {
+        let (id, array) = (batch.job, batch.array.0);
+        let Some(owner) = self.find_job(id).and_then(|job| job.find_array(batch.array)) else { return false };
+        let (width, learned) = (owner.spec.outputs as usize, owner.learned);
+        let Some(mut ended) = self.change_job(id, |job| {
+            let mut ended = Vec::with_capacity(batch.indexes.len());
+            let outputs = batch.outputs.chunks_exact(width.max(1));
+            for ((index, number), infos) in batch.indexes.iter().zip(&batch.attempts).zip(outputs) {
+                let task = job.find_task(batch.array, *index);
+                if task.is_some_and(|task| !task.state.is_final()) {
+                    job.succeed(array, *index, *number, infos);
+                    job.count_outputs(infos);
+                    ended.push(*index);
+                }
+            }
+            job.totals.attempts += ended.len() as u64;
+            job.totals.moved_partitions += batch.moved_partitions;
+            job.totals.moved_bytes = job.totals.moved_bytes.saturating_add(batch.moved_bytes);
+            ended
+        }) else {
+            return false;
+        };
+        for index in &ended {
+            self.place_outputs(id, array, *index, place);
+        }
+        let cpu = batch.usage.iter().fold(Usage::default(), |sum, usage| self.charge(id, sum, *usage)).cpu;
+        self.tenants[id.tenant.0 as usize].run_times.learn(learned, cpu, ended.len() as u64);
+        ended.sort_unstable();
+        publish_end(id, array, TaskEnd::Succeeded, &ended, actions);
+        self.after_end(id, array, at, actions);
+        true
+    }
+
+    /// Charges an attempt to job and tenant; returns the sum for convenience.
+    pub(crate) fn charge(&mut self, id: JobId, sum: Usage, usage: Usage) -> Usage {
+        let Some(tenant) = self.tenants.get_mut(id.tenant.0 as usize) else { return sum };
+        tenant.usage.cpu = tenant.usage.cpu.saturating_add(usage.cpu);
+        tenant.usage.peak_memory = tenant.usage.peak_memory.max(usage.peak_memory);
+        if let Some(job) = tenant.job_mut(id.number) {
+            job.totals.cpu = job.totals.cpu.saturating_add(usage.cpu);
+            job.totals.peak_memory = job.totals.peak_memory.max(usage.peak_memory);
+        }
+        let peak_memory: ByteSize = sum.peak_memory.max(usage.peak_memory);
+        Usage { cpu: sum.cpu.saturating_add(usage.cpu), peak_memory }
+    }
+
+    /// What follows when tasks of an array succeeded: perhaps its inputs are not needed any more, perhaps the job is done.
+    fn after_end(&mut self, id: JobId, array: u32, at: Timestamp, actions: &mut Vec<Action>) {
+        let Some(job) = self.find_job(id) else { return };
+        if job.array(array).unfinished() == 0 {
+            let sources = job.array(array).sources.clone();
+            for source in sources {
+                self.drop_unwanted(id, source, actions);
+            }
+            self.drop_unwanted(id, array, actions);
+        }
+        self.end_if_done(id, at, actions);
+    }
+
+    /// The effect of [`Record::Uploaded`].
+    pub(crate) fn take_upload(
+        &mut self,
+        partition: PartitionId,
+        info: OutputInfo,
+        at: Timestamp,
+        place: Place,
+        actions: &mut Vec<Action>,
+    ) -> bool {
+        let TaskId { job: id, array, index } = partition.attempt.task;
+        let waits = self.find_job(id).is_some_and(|job| {
+            let uploads = job.find_array(array).is_some_and(|array| array.is_upload());
+            uploads && job.find_task(array, index).is_some_and(|task| task.state == State::Waiting)
+        });
+        if !waits {
+            return false;
+        }
+        self.change_job(id, |job| {
+            job.succeed(array.0, index, partition.attempt.number, &[info]);
+            job.count_outputs(&[info]);
+        });
+        self.place_outputs(id, array.0, index, place);
+        publish_end(id, array.0, TaskEnd::Succeeded, &[index], actions);
+        self.after_end(id, array.0, at, actions);
+        true
+    }
+}
+
+/// Tells those who watch that ascending tasks of an array ended.
+pub(crate) fn publish_end(id: JobId, array: u32, end: TaskEnd, indexes: &[u32], actions: &mut Vec<Action>) {
+    if !indexes.is_empty() {
+        let event = JobEvent::TasksEnded { array: ArrayIndex(array), end, tasks: runs(indexes) };
+        actions.push(Action::Publish { job: id, event });
+    }
+}
+
+/// The valid part of a batch. Bytes moved cannot be told apart, and stay.
+fn filtered(batch: SucceededBatch, valid: &[bool], width: usize) -> SucceededBatch {
+    fn keep<T: Copy>(column: &[T], valid: &[bool]) -> Vec<T> {
+        column.iter().zip(valid).filter(|(_, valid)| **valid).map(|(value, _)| *value).collect()
+    }
+    let rows = batch.outputs.chunks_exact(width.max(1)).zip(valid);
+    SucceededBatch {
+        indexes: keep(&batch.indexes, valid),
+        attempts: keep(&batch.attempts, valid),
+        outputs: rows.filter(|(_, valid)| **valid).flat_map(|(row, _)| row.iter().copied()).collect(),
+        usage: keep(&batch.usage, valid),
+        ..batch
+    }
+}
+
+/// Longest text kept of a failure, and most lines of a backtrace or log.
+const TEXT_MAX: usize = 4_096;
+const LINES_MAX: usize = 64;
+
+/// A failure without what is too long to keep.
+fn clipped(mut failure: Failure) -> Failure {
+    let clip = |text: &mut String| {
+        if text.len() > TEXT_MAX {
+            let end = (0..=TEXT_MAX).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+            text.truncate(end);
+        }
+    };
+    clip(&mut failure.message);
+    for lines in [&mut failure.backtrace, &mut failure.log_tail] {
+        lines.truncate(LINES_MAX);
+        lines.iter_mut().for_each(clip);
+    }
+    failure
+}
