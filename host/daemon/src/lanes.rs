@@ -1,0 +1,214 @@
+//! Lanes: one thread for each core lease, which runs prepared frames on executors one after the other.
+//!
+//! A lane blocks only on the queue and on its executor. It hands every end of an attempt on at once: outputs into the
+//! store, the end into the next report. If an executor is lost, the attempt that lost it was reported; what is left of
+//! the frame goes back to the queue and is taken up again without blame.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use partita_sandbox::{Artefact, AttemptEnd, Batch, ForkError, RunControl, RunEnd};
+use partita_types::{AttemptId, Cause, CpuTime, Failure, ModuleId, OutputInfo, Usage};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::engine::Next;
+use crate::error;
+use crate::executors::Kind;
+use crate::host::Host;
+use crate::logic::{Job, Returned};
+use crate::report::Moved;
+
+/// After so many executors in a row that did not even start an attempt, the frame's attempts fail.
+const MAX_SETBACKS: u32 = 3;
+
+/// A frame with everything that it needs to run.
+#[derive(Debug)]
+pub(crate) struct Runnable {
+    module: ModuleId,
+    artefact: Artefact,
+    /// The attempts that have not ended.
+    batch: Batch,
+    /// Their names, and their positions in the frame.
+    ids: Vec<AttemptId>,
+    positions: Vec<usize>,
+    /// Told with the first attempt that succeeds.
+    moved: Moved,
+    setbacks: u32,
+    /// Given back when the frame is done.
+    _memory: Option<OwnedSemaphorePermit>,
+}
+
+impl Runnable {
+    /// Of attempts whose `ids` and `positions` are in the order of the batch.
+    pub(crate) fn new(
+        module: ModuleId,
+        artefact: Artefact,
+        batch: Batch,
+        ids: Vec<AttemptId>,
+        positions: Vec<usize>,
+        moved: Moved,
+        memory: Option<OwnedSemaphorePermit>,
+    ) -> Self {
+        Self { module, artefact, batch, ids, positions, moved, setbacks: 0, _memory: memory }
+    }
+
+    /// Leaves out what is not to run: attempts that were cancelled since the frame was prepared.
+    fn keep(&mut self, wanted: &[usize]) {
+        if wanted.len() == self.positions.len() {
+            return;
+        }
+        let keep: Vec<bool> = self.positions.iter().map(|position| wanted.binary_search(position).is_ok()).collect();
+        retain(&mut self.batch.attempts, &keep);
+        retain(&mut self.ids, &keep);
+        retain(&mut self.positions, &keep);
+    }
+
+    /// Leaves out the first attempts: they ended.
+    fn advance(&mut self, ended: usize) {
+        let ended = ended.min(self.ids.len());
+        self.batch.attempts.drain(..ended);
+        self.ids.drain(..ended);
+        self.positions.drain(..ended);
+    }
+}
+
+fn retain<T>(list: &mut Vec<T>, keep: &[bool]) {
+    let mut keep = keep.iter();
+    list.retain(|_| keep.next().is_some_and(|keep| *keep));
+}
+
+/// Starts all lanes of a host.
+///
+/// # Errors
+/// If the system gives no threads; those already started end when the engine stops.
+pub(crate) fn start(host: &Arc<Host>) -> std::io::Result<Vec<JoinHandle<()>>> {
+    let lane = |number: u32| {
+        let host = Arc::clone(host);
+        std::thread::Builder::new().name(format!("lane-{number}")).spawn(move || run(&host))
+    };
+    (0..host.config.cores).map(lane).collect()
+}
+
+fn run(host: &Host) {
+    loop {
+        host.collector.wait_for_room();
+        match host.engine.next(partita_identity::now) {
+            Next::Run(job) => Turn::new(host, job).run(),
+            Next::Idle => host.executors.reap(partita_identity::now()),
+            Next::Stop => return,
+        }
+    }
+}
+
+/// How a turn on an executor went.
+struct Outcome {
+    /// How many attempts ended, from the front.
+    ended: usize,
+    /// Whether an executor was lost.
+    lost: bool,
+}
+
+/// One frame on one lane, until it ends or loses its executor.
+struct Turn<'a> {
+    host: &'a Host,
+    job: Job<Box<Runnable>>,
+    cpu: CpuTime,
+}
+
+impl<'a> Turn<'a> {
+    fn new(host: &'a Host, mut job: Job<Box<Runnable>>) -> Self {
+        job.payload.keep(&job.positions);
+        Self { host, job, cpu: CpuTime::default() }
+    }
+
+    fn run(mut self) {
+        let outcome = self.execute();
+        if outcome.lost {
+            self.host.counters.executors_lost.one();
+        }
+        let Self { host, job, cpu } = self;
+        let mut runnable = job.payload;
+        runnable.advance(outcome.ended);
+        let lost = outcome.lost.then(partita_identity::now);
+        match host.engine.give_back(job.work, runnable, outcome.ended, cpu, lost) {
+            Returned::Again { cancelled } => host.cancelled(cancelled),
+            Returned::Finished { frame, cancelled } => {
+                if let Some(frame) = frame {
+                    host.cancelled(cancelled);
+                    host.collector.finished(frame);
+                }
+            }
+        }
+    }
+
+    fn execute(&mut self) -> Outcome {
+        let runnable = &self.job.payload;
+        let control = match RunControl::new() {
+            Ok(control) => control,
+            Err(fault) => return self.setback(&ForkError::Resources(fault)),
+        };
+        let kind = Kind { tenant: self.job.tenant, module: runnable.module, memory: self.job.memory };
+        let (kind, mut executor) = match self.host.executors.get(&kind, &runnable.artefact) {
+            Ok(found) => found,
+            Err(fault) => return self.setback(&fault),
+        };
+        self.host.engine.running(self.job.work, &control, &runnable.positions, &runnable.ids);
+        let Runnable { batch, ids, moved, .. } = &mut *self.job.payload;
+        let (host, cpu) = (self.host, &mut self.cpu);
+        let mut on_end = |end: AttemptEnd| {
+            *cpu = cpu.saturating_add(end.usage.cpu);
+            if let Some(id) = ids.get(end.position) {
+                ended(host, *id, end, moved);
+            }
+        };
+        match executor.run(batch, &control, &mut on_end) {
+            RunEnd::Complete => {
+                self.host.executors.put(kind, executor, partita_identity::now());
+                Outcome { ended: self.job.payload.ids.len(), lost: false }
+            }
+            RunEnd::ExecutorLost { next: 0 } => {
+                drop(executor);
+                self.setback(&ForkError::Failed("it died before it began with the first task".to_owned()))
+            }
+            RunEnd::ExecutorLost { next } => {
+                self.job.payload.setbacks = 0;
+                Outcome { ended: next, lost: true }
+            }
+        }
+    }
+
+    /// An executor was not to be had, which says nothing about the tasks; at some point it does not help to go on.
+    fn setback(&mut self, fault: &ForkError) -> Outcome {
+        let runnable = &mut self.job.payload;
+        runnable.setbacks += 1;
+        let reason = error::chain(fault);
+        tracing::warn!(tenant = %self.job.tenant, module = %runnable.module, error = %reason, "no executor");
+        if runnable.setbacks < MAX_SETBACKS {
+            return Outcome { ended: 0, lost: true };
+        }
+        let cause = match fault {
+            ForkError::Failed(_) => Cause::Crash,
+            ForkError::ZygoteLost | ForkError::Resources(_) => Cause::HostLost,
+        };
+        for id in &runnable.ids {
+            self.host.fail(*id, Failure::new(cause, reason.clone()), Usage::default(), Vec::new());
+        }
+        Outcome { ended: runnable.ids.len(), lost: true }
+    }
+}
+
+/// An attempt ended: keeps its outputs and reports it.
+fn ended(host: &Host, id: AttemptId, end: AttemptEnd, moved: &mut Moved) {
+    let outputs = match end.result {
+        Ok(outputs) => outputs,
+        Err(failure) => return host.fail(id, failure, end.usage, Vec::new()),
+    };
+    let infos: Vec<OutputInfo> = outputs.iter().map(|output| output.info).collect();
+    match host.store.insert(id, outputs) {
+        Ok(()) => {
+            host.counters.attempts_succeeded.one();
+            host.collector.succeeded(id, &infos, end.usage, std::mem::take(moved));
+        }
+        Err(full) => host.fail(id, Failure::new(Cause::Storage, full.to_string()), end.usage, Vec::new()),
+    }
+}

@@ -1,0 +1,422 @@
+//! Which frame the next free lane takes, and what is left of a frame after a cancellation or a lost executor.
+//!
+//! Deterministic and without I/O: time comes in as an argument, and what a frame needs to run is an opaque `P`.
+//! A frame is admitted, gets prepared outside, waits in its tenant's queue, runs on a lane, and is finished or comes
+//! back with a rest. Between tenants the next frame is chosen by weighted virtual time; within a tenant frames keep
+//! the order in which the scheduler sent them, because that order is the scheduler's decision.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::time::Duration;
+
+use partita_types::{AttemptId, ByteSize, CpuTime, FrameId, TenantId, Timestamp};
+
+/// Frames that a host keeps at once, running ones included. A scheduler sends a few per core.
+pub(crate) const MAX_FRAMES: usize = 4096;
+/// What a frame is charged when it starts, until its CPU time is known: the length that schedulers aim at.
+const PROVISIONAL: CpuTime = CpuTime::from_micros(10_000);
+/// Executors that a tenant may lose in a row before it has to wait.
+const RESPAWN_BURST: u32 = 32;
+/// Time after which a tenant may lose one more.
+const RESPAWN_REFILL: Duration = Duration::from_millis(100);
+/// Virtual time is CPU time times this, divided by the weight, so that large weights still make a difference.
+const VIRTUAL_SCALE: u64 = 1024;
+
+/// One admission of a frame to this host. Unlike a frame's own id it never repeats within a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct WorkId(u64);
+
+/// A frame as the queue sees it.
+#[derive(Debug, Clone)]
+pub(crate) struct Offer {
+    pub(crate) frame: FrameId,
+    pub(crate) tenant: TenantId,
+    /// Memory limit of one task; a frame runs one at a time.
+    pub(crate) memory: ByteSize,
+    /// In the order in which to run them.
+    pub(crate) attempts: Vec<AttemptId>,
+}
+
+/// Why a frame was not admitted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum AdmitError {
+    #[error("the task may use {memory} of memory, and the host has {capacity} for guests")]
+    TooLarge { memory: ByteSize, capacity: ByteSize },
+    #[error("the host has {MAX_FRAMES} frames already")]
+    Full,
+}
+
+/// What became of a frame whose preparation ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Prepared {
+    /// It waits for a lane.
+    Queued,
+    /// No attempt is left of it.
+    Finished(FrameId),
+    /// It was cancelled meanwhile.
+    Gone,
+}
+
+/// A frame for a lane.
+#[derive(Debug)]
+pub(crate) struct Job<P> {
+    pub(crate) work: WorkId,
+    pub(crate) tenant: TenantId,
+    pub(crate) memory: ByteSize,
+    /// Which positions of the frame are left to run, in order.
+    pub(crate) positions: Vec<usize>,
+    pub(crate) payload: P,
+}
+
+/// The answer to a lane that asks for work.
+#[derive(Debug)]
+pub(crate) enum Taken<P> {
+    /// Run this.
+    Job(Job<P>),
+    /// Nothing to run before this time, or before something changes.
+    Nothing { until: Option<Timestamp> },
+}
+
+/// What became of a frame that a lane gave back.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Returned {
+    /// Nothing is left of it. Without an id nobody wants to hear of it any more.
+    Finished {
+        frame: Option<FrameId>,
+        /// Attempts that were cancelled before they started.
+        cancelled: Vec<AttemptId>,
+    },
+    /// It waits for a lane again.
+    Again {
+        /// Attempts that were cancelled before they started.
+        cancelled: Vec<AttemptId>,
+    },
+}
+
+/// What a cancellation has to do outside.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Cancelled {
+    /// Attempts that will not start.
+    pub(crate) attempts: Vec<AttemptId>,
+    /// Frames of which nothing is left.
+    pub(crate) finished: Vec<FrameId>,
+    /// Preparations that nobody waits for.
+    pub(crate) abandoned: Vec<WorkId>,
+    /// Positions to stop on their lanes.
+    pub(crate) running: Vec<(WorkId, Vec<usize>)>,
+}
+
+#[derive(Debug)]
+enum Stage<P> {
+    Preparing,
+    Ready(P),
+    Running,
+}
+
+#[derive(Debug)]
+struct Work<P> {
+    frame: FrameId,
+    tenant: TenantId,
+    memory: ByteSize,
+    attempts: Vec<AttemptId>,
+    /// Positions that have not ended, ascending. While it runs: those it was taken with.
+    open: Vec<usize>,
+    /// Positions cancelled while it runs.
+    cancelled: BTreeSet<usize>,
+    stage: Stage<P>,
+    /// The session that sent it is over: its end is of no interest.
+    orphaned: bool,
+}
+
+#[derive(Debug)]
+struct Share {
+    weight: u64,
+    /// Virtual time used.
+    used: u64,
+    ready: VecDeque<WorkId>,
+    running: usize,
+    /// Executors that it may still lose before it waits.
+    respawns: u32,
+    refilled: Timestamp,
+    not_before: Timestamp,
+}
+
+impl Share {
+    fn new(weight: u32, used: u64) -> Self {
+        Self {
+            weight: u64::from(weight.max(1)),
+            used,
+            ready: VecDeque::new(),
+            running: 0,
+            respawns: RESPAWN_BURST,
+            refilled: Timestamp::default(),
+            not_before: Timestamp::default(),
+        }
+    }
+
+    fn virtual_time(&self, cpu: CpuTime) -> u64 {
+        cpu.micros.saturating_mul(VIRTUAL_SCALE) / self.weight
+    }
+
+    /// Counts a lost executor; once too many were lost, the tenant waits.
+    fn lost_executor(&mut self, now: Timestamp) {
+        let refills = now.since(self.refilled).as_micros() / RESPAWN_REFILL.as_micros();
+        if refills > 0 {
+            let refills = u32::try_from(refills).unwrap_or(u32::MAX);
+            self.respawns = self.respawns.saturating_add(refills).min(RESPAWN_BURST);
+            self.refilled = now;
+        }
+        self.respawns = self.respawns.saturating_sub(1);
+        if self.respawns == 0 {
+            self.not_before = now.after(RESPAWN_REFILL);
+        }
+    }
+}
+
+/// The frames of a host.
+#[derive(Debug)]
+pub(crate) struct Logic<P> {
+    capacity: ByteSize,
+    /// Sum of the memory of running frames.
+    reserved: ByteSize,
+    shares: BTreeMap<TenantId, Share>,
+    works: BTreeMap<WorkId, Work<P>>,
+    next: u64,
+    /// Virtual time of the frame that started last; who was idle starts from here and not from the past.
+    clock: u64,
+}
+
+impl<P> Logic<P> {
+    /// An empty host with this much memory for guests.
+    pub(crate) fn new(capacity: ByteSize) -> Self {
+        Self { capacity, reserved: ByteSize::ZERO, shares: BTreeMap::new(), works: BTreeMap::new(), next: 0, clock: 0 }
+    }
+
+    /// Sets the weight of a tenant.
+    pub(crate) fn set_weight(&mut self, tenant: TenantId, weight: u32) {
+        self.share(tenant).weight = u64::from(weight.max(1));
+    }
+
+    /// Memory that running frames may use.
+    pub(crate) fn reserved(&self) -> ByteSize {
+        self.reserved
+    }
+
+    /// Whether some frame waits for a lane.
+    pub(crate) fn has_ready(&self) -> bool {
+        self.shares.values().any(|share| !share.ready.is_empty())
+    }
+
+    /// Frames that run now.
+    pub(crate) fn running(&self) -> usize {
+        self.shares.values().map(|share| share.running).sum()
+    }
+
+    fn share(&mut self, tenant: TenantId) -> &mut Share {
+        let clock = self.clock;
+        self.shares.entry(tenant).or_insert_with(|| Share::new(1, clock))
+    }
+
+    /// Takes a frame in; it waits for its preparation.
+    pub(crate) fn admit(&mut self, offer: Offer) -> Result<WorkId, AdmitError> {
+        if offer.memory > self.capacity {
+            return Err(AdmitError::TooLarge { memory: offer.memory, capacity: self.capacity });
+        }
+        if self.works.len() >= MAX_FRAMES {
+            return Err(AdmitError::Full);
+        }
+        let id = WorkId(self.next);
+        self.next += 1;
+        let open = (0..offer.attempts.len()).collect();
+        let work = Work {
+            frame: offer.frame,
+            tenant: offer.tenant,
+            memory: offer.memory,
+            attempts: offer.attempts,
+            open,
+            cancelled: BTreeSet::new(),
+            stage: Stage::Preparing,
+            orphaned: false,
+        };
+        self.works.insert(id, work);
+        Ok(id)
+    }
+
+    /// A preparation ended; the positions in `failed` cannot run and were reported.
+    pub(crate) fn prepared(&mut self, id: WorkId, payload: P, failed: &[usize]) -> Prepared {
+        let Some(work) = self.works.get_mut(&id) else { return Prepared::Gone };
+        work.open.retain(|position| !failed.contains(position));
+        if work.open.is_empty() {
+            let frame = work.frame;
+            self.works.remove(&id);
+            return Prepared::Finished(frame);
+        }
+        work.stage = Stage::Ready(payload);
+        let (tenant, clock) = (work.tenant, self.clock);
+        let share = self.share(tenant);
+        if share.ready.is_empty() && share.running == 0 {
+            share.used = share.used.max(clock);
+        }
+        // Preparations end in any order; the queue keeps the order of admission.
+        let place = share.ready.partition_point(|other| *other < id);
+        share.ready.insert(place, id);
+        Prepared::Queued
+    }
+
+    /// Whether a frame waits for its preparation.
+    pub(crate) fn is_preparing(&self, id: WorkId) -> bool {
+        self.works.get(&id).is_some_and(|work| matches!(work.stage, Stage::Preparing))
+    }
+
+    /// Removes a frame that cannot be prepared. Answers its attempts that are left.
+    pub(crate) fn give_up(&mut self, id: WorkId) -> Option<(FrameId, Vec<AttemptId>)> {
+        let work = self.works.get(&id).filter(|work| matches!(work.stage, Stage::Preparing))?;
+        let left = work.open.iter().filter_map(|position| work.attempts.get(*position).copied()).collect();
+        let frame = work.frame;
+        self.works.remove(&id);
+        Some((frame, left))
+    }
+
+    /// The frame that a free lane runs now.
+    ///
+    /// The first frame of the tenant that is furthest behind goes first. If its memory is not free yet, nothing else
+    /// overtakes it: a large frame would otherwise wait for ever behind small ones.
+    pub(crate) fn take(&mut self, now: Timestamp) -> Taken<P> {
+        let waiting = || self.shares.iter().filter(|(_, share)| !share.ready.is_empty());
+        let next = waiting().filter(|(_, share)| share.not_before <= now).min_by_key(|(id, share)| (share.used, **id));
+        let Some((tenant, share)) = next else {
+            return Taken::Nothing { until: waiting().map(|(_, share)| share.not_before).min() };
+        };
+        let (tenant, Some(id)) = (*tenant, share.ready.front().copied()) else {
+            return Taken::Nothing { until: None };
+        };
+        self.start(tenant, id).map_or(Taken::Nothing { until: None }, Taken::Job)
+    }
+
+    fn start(&mut self, tenant: TenantId, id: WorkId) -> Option<Job<P>> {
+        let work = self.works.get_mut(&id)?;
+        let reserved = self.reserved.saturating_add(work.memory);
+        if reserved > self.capacity {
+            return None;
+        }
+        let payload = match std::mem::replace(&mut work.stage, Stage::Running) {
+            Stage::Ready(payload) => payload,
+            other @ (Stage::Preparing | Stage::Running) => {
+                work.stage = other;
+                return None;
+            }
+        };
+        let job = Job { work: id, tenant, memory: work.memory, positions: work.open.clone(), payload };
+        self.reserved = reserved;
+        let share = self.shares.get_mut(&tenant)?;
+        share.ready.pop_front();
+        share.running += 1;
+        self.clock = self.clock.max(share.used);
+        share.used = share.used.saturating_add(share.virtual_time(PROVISIONAL));
+        Some(job)
+    }
+
+    /// A lane ran the first `ended` of the positions that it took, for `cpu` together. Those after it did not start:
+    /// the executor was lost, which `lost` says.
+    pub(crate) fn give_back(
+        &mut self,
+        id: WorkId,
+        payload: P,
+        ended: usize,
+        cpu: CpuTime,
+        lost: Option<Timestamp>,
+    ) -> Returned {
+        let Some(work) = self.works.get_mut(&id) else {
+            return Returned::Finished { frame: None, cancelled: Vec::new() };
+        };
+        let (tenant, memory) = (work.tenant, work.memory);
+        work.open.drain(..ended.min(work.open.len()));
+        let (stopped, open) = std::mem::take(&mut work.open).into_iter().partition(|p| work.cancelled.contains(p));
+        work.open = open;
+        let stopped: Vec<usize> = stopped;
+        let cancelled = stopped.into_iter().filter_map(|position| work.attempts.get(position).copied()).collect();
+        let again = !work.open.is_empty() && !work.orphaned;
+        let frame = (!work.orphaned).then_some(work.frame);
+        if again {
+            work.stage = Stage::Ready(payload);
+        } else {
+            self.works.remove(&id);
+        }
+        self.reserved = self.reserved.saturating_sub(memory);
+        let share = self.share(tenant);
+        share.running = share.running.saturating_sub(1);
+        share.used = share.used.saturating_sub(share.virtual_time(PROVISIONAL)).saturating_add(share.virtual_time(cpu));
+        if let Some(now) = lost {
+            share.lost_executor(now);
+        }
+        if !again {
+            return Returned::Finished { frame, cancelled };
+        }
+        let place = share.ready.partition_point(|other| *other < id);
+        share.ready.insert(place, id);
+        Returned::Again { cancelled }
+    }
+
+    /// Cancels attempts wherever they are. Work is linear in the attempts named and the attempts present.
+    pub(crate) fn cancel(&mut self, attempts: &[AttemptId]) -> Cancelled {
+        let wanted: HashSet<AttemptId> = attempts.iter().copied().collect();
+        let mut result = Cancelled::default();
+        let mut ended = Vec::new();
+        for (id, work) in &mut self.works {
+            let hit = |position: &usize| work.attempts.get(*position).is_some_and(|attempt| wanted.contains(attempt));
+            let hits: Vec<usize> = work.open.iter().copied().filter(hit).collect();
+            if hits.is_empty() {
+                continue;
+            }
+            if matches!(work.stage, Stage::Running) {
+                work.cancelled.extend(hits.iter().copied());
+                result.running.push((*id, hits));
+                continue;
+            }
+            result.attempts.extend(hits.iter().filter_map(|position| work.attempts.get(*position).copied()));
+            work.open.retain(|position| !hits.contains(position));
+            if work.open.is_empty() {
+                result.finished.push(work.frame);
+                ended.push(*id);
+            }
+        }
+        for id in ended {
+            self.forget(id, &mut result.abandoned);
+        }
+        result
+    }
+
+    /// Positions of a running frame that were cancelled since it was taken.
+    pub(crate) fn cancelled_while_running(&self, id: WorkId) -> Vec<usize> {
+        self.works.get(&id).map(|work| work.cancelled.iter().copied().collect()).unwrap_or_default()
+    }
+
+    /// Forgets every frame: nobody waits for them any more. Answers the preparations to give up and the running
+    /// frames to kill; those keep their memory until they are given back.
+    pub(crate) fn clear(&mut self) -> (Vec<WorkId>, Vec<WorkId>) {
+        let (mut abandoned, mut running, mut ended) = (Vec::new(), Vec::new(), Vec::new());
+        for (id, work) in &mut self.works {
+            if matches!(work.stage, Stage::Running) {
+                work.orphaned = true;
+                running.push(*id);
+            } else {
+                ended.push(*id);
+            }
+        }
+        for id in ended {
+            self.forget(id, &mut abandoned);
+        }
+        (abandoned, running)
+    }
+
+    fn forget(&mut self, id: WorkId, abandoned: &mut Vec<WorkId>) {
+        let Some(work) = self.works.remove(&id) else { return };
+        match work.stage {
+            Stage::Preparing => abandoned.push(id),
+            Stage::Ready(_) => self.share(work.tenant).ready.retain(|other| *other != id),
+            Stage::Running => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,309 @@
+//! Ends of attempts on their way to the scheduler, gathered in columns.
+//!
+//! Lanes add one end at a time; the session takes everything that gathered at once. So while the host is idle a single
+//! end leaves at once, and under load thousands share a message. If the session does not take (the scheduler is away or
+//! slow), lanes stop before their next frame: results wait on lanes, not in an ever longer list.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Condvar, Mutex, MutexGuard};
+
+use partita_types::{
+    ArrayIndex, AttemptId, ByteSize, FailedAttempt, FrameId, JobId, OutputInfo, Report, SucceededBatch, Usage,
+};
+use tokio::sync::Notify;
+
+use crate::sync::lock;
+
+/// Ends and outputs that may wait before lanes stop. At about 50 bytes each this is a few MiB.
+const MAX_WAITING: usize = 131_072;
+/// Ends and outputs of one report, about: it has to fit into a message.
+const MAX_REPORT: usize = 16_384;
+/// Failures of one report; each may carry a backtrace and log lines.
+const MAX_FAILURES: usize = 256;
+
+/// What was fetched from other hosts for the tasks of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Moved {
+    pub(crate) partitions: u64,
+    pub(crate) bytes: ByteSize,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    /// In the order in which they were begun.
+    succeeded: VecDeque<SucceededBatch>,
+    /// Which of them still takes ends of its array, counted from the first batch ever.
+    open: HashMap<(JobId, ArrayIndex), u64>,
+    /// How many batches have left.
+    left: u64,
+    failed: VecDeque<FailedAttempt>,
+    finished: Vec<FrameId>,
+    started: Vec<AttemptId>,
+    /// Ends and outputs in `succeeded` and `failed`.
+    weight: usize,
+    closed: bool,
+}
+
+fn weight(batch: &SucceededBatch) -> usize {
+    batch.indexes.len() + batch.outputs.len()
+}
+
+impl Waiting {
+    fn is_empty(&self) -> bool {
+        self.weight == 0 && self.finished.is_empty() && self.started.is_empty()
+    }
+
+    /// The batch that takes ends of this array now.
+    fn batch(&mut self, job: JobId, array: ArrayIndex) -> Option<&mut SucceededBatch> {
+        let next = self.left + self.succeeded.len() as u64;
+        let place = self.open.get(&(job, array)).and_then(|number| number.checked_sub(self.left));
+        let place = place.and_then(|place| usize::try_from(place).ok());
+        let place = match place.filter(|place| self.succeeded.get(*place).is_some_and(|b| weight(b) < MAX_REPORT)) {
+            Some(place) => place,
+            None => {
+                self.open.insert((job, array), next);
+                self.succeeded.push_back(empty(job, array));
+                self.succeeded.len() - 1
+            }
+        };
+        self.succeeded.get_mut(place)
+    }
+
+    /// What fits into one report, oldest first.
+    fn take(&mut self) -> Report {
+        let mut report = Report::default();
+        let mut taken = 0;
+        while taken < MAX_REPORT {
+            let Some(batch) = self.succeeded.pop_front() else { break };
+            self.left += 1;
+            taken += weight(&batch);
+            report.succeeded.push(batch);
+        }
+        let failures = self.failed.len().min(MAX_FAILURES);
+        report.failed.extend(self.failed.drain(..failures));
+        self.weight = self.weight.saturating_sub(taken + failures);
+        // Frames are finished after all their ends, so those wait until everything else has left.
+        if self.succeeded.is_empty() && self.failed.is_empty() {
+            self.open.clear();
+            self.weight = 0;
+            report.finished_frames = std::mem::take(&mut self.finished);
+            report.started = std::mem::take(&mut self.started);
+        }
+        report
+    }
+}
+
+/// Gathers the next report.
+#[derive(Debug, Default)]
+pub(crate) struct Collector {
+    waiting: Mutex<Waiting>,
+    room: Condvar,
+    ready: Notify,
+}
+
+impl Collector {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        lock(&self.waiting)
+    }
+
+    fn add(&self, change: impl FnOnce(&mut Waiting)) {
+        let mut waiting = self.waiting();
+        let first = waiting.is_empty();
+        change(&mut waiting);
+        drop(waiting);
+        if first {
+            self.ready.notify_one();
+        }
+    }
+
+    /// An attempt succeeded. `moved` is given with one attempt of a frame only.
+    pub(crate) fn succeeded(&self, attempt: AttemptId, outputs: &[OutputInfo], usage: Usage, moved: Moved) {
+        let (job, array) = (attempt.task.job, attempt.task.array);
+        self.add(|waiting| {
+            let Some(batch) = waiting.batch(job, array) else { return };
+            batch.indexes.push(attempt.task.index);
+            batch.attempts.push(attempt.number);
+            batch.outputs.extend_from_slice(outputs);
+            batch.usage.push(usage);
+            batch.moved_partitions += moved.partitions;
+            batch.moved_bytes = batch.moved_bytes.saturating_add(moved.bytes);
+            waiting.weight += 1 + outputs.len();
+        });
+    }
+
+    /// An attempt failed.
+    pub(crate) fn failed(&self, failed: FailedAttempt) {
+        self.add(|waiting| {
+            waiting.failed.push_back(failed);
+            waiting.weight += 1;
+        });
+    }
+
+    /// Nothing is left of a frame. Said after the ends of its attempts.
+    pub(crate) fn finished(&self, frame: FrameId) {
+        self.add(|waiting| waiting.finished.push(frame));
+    }
+
+    /// Attempts have been running for a while.
+    pub(crate) fn started(&self, attempts: Vec<AttemptId>) {
+        if !attempts.is_empty() {
+            self.add(|waiting| waiting.started.extend(attempts));
+        }
+    }
+
+    /// Blocks a lane while too many ends wait. Returns at once after [`close`](Self::close).
+    pub(crate) fn wait_for_room(&self) {
+        let full = |waiting: &mut Waiting| waiting.weight >= MAX_WAITING && !waiting.closed;
+        let waiting = self.room.wait_while(self.waiting(), full);
+        drop(waiting);
+    }
+
+    /// What waits, as soon as there is something: as much as fits into one report.
+    ///
+    /// # Cancel safety
+    /// Nothing is taken if the future is dropped before it is ready.
+    pub(crate) async fn take(&self) -> Report {
+        loop {
+            if let Some(report) = self.take_now() {
+                return report;
+            }
+            self.ready.notified().await;
+        }
+    }
+
+    /// Waits until there is something to take.
+    pub(crate) async fn ready(&self) {
+        while self.waiting().is_empty() {
+            self.ready.notified().await;
+        }
+    }
+
+    fn take_now(&self) -> Option<Report> {
+        let mut waiting = self.waiting();
+        if waiting.is_empty() {
+            return None;
+        }
+        let report = waiting.take();
+        drop(waiting);
+        self.room.notify_all();
+        Some(report)
+    }
+
+    /// Forgets everything: a new session begins, and its inventory says what is here.
+    pub(crate) fn clear(&self) {
+        while self.take_now().is_some() {}
+    }
+
+    /// Lets every lane go: the host stops.
+    pub(crate) fn close(&self) {
+        self.waiting().closed = true;
+        self.room.notify_all();
+    }
+}
+
+fn empty(job: JobId, array: ArrayIndex) -> SucceededBatch {
+    SucceededBatch {
+        job,
+        array,
+        indexes: Vec::new(),
+        attempts: Vec::new(),
+        outputs: Vec::new(),
+        usage: Vec::new(),
+        moved_partitions: 0,
+        moved_bytes: ByteSize::ZERO,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use partita_types::{AttemptNumber, Cause, ContentHash, Failure, TaskId, TenantId};
+
+    use super::*;
+
+    fn attempt(array: u32, index: u32) -> AttemptId {
+        let job = JobId { tenant: TenantId(1), number: 1 };
+        AttemptId { task: TaskId { job, array: ArrayIndex(array), index }, number: AttemptNumber::FIRST }
+    }
+
+    fn info(size: u64) -> OutputInfo {
+        OutputInfo { size: ByteSize(size), hash: ContentHash([0; 32]) }
+    }
+
+    #[tokio::test]
+    async fn ends_of_one_array_share_columns_and_arrays_do_not_mix() {
+        let collector = Collector::default();
+        let moved = Moved { partitions: 2, bytes: ByteSize(10) };
+        collector.succeeded(attempt(0, 5), &[info(1), info(2)], Usage::default(), moved);
+        collector.succeeded(attempt(1, 7), &[info(3)], Usage::default(), Moved::default());
+        collector.succeeded(attempt(0, 6), &[info(4), info(5)], Usage::default(), Moved::default());
+        collector.finished(FrameId(9));
+        let report = collector.take().await;
+        let columns: Vec<_> =
+            report.succeeded.iter().map(|batch| (batch.indexes.clone(), batch.outputs.len())).collect();
+        assert_eq!(columns, [(vec![5, 6], 4), (vec![7], 1)]);
+        assert_eq!((report.succeeded[0].moved_partitions, report.succeeded[0].moved_bytes), (2, ByteSize(10)));
+        assert_eq!(report.finished_frames, [FrameId(9)]);
+    }
+
+    #[tokio::test]
+    async fn a_report_is_bounded_and_frames_are_finished_with_the_last_one() {
+        let collector = Collector::default();
+        let outputs = vec![info(1); 999];
+        for index in 0..40 {
+            collector.succeeded(attempt(0, index), &outputs, Usage::default(), Moved::default());
+        }
+        collector.finished(FrameId(9));
+        let mut reports = Vec::new();
+        while reports.last().is_none_or(|report: &Report| report.finished_frames.is_empty()) {
+            reports.push(collector.take().await);
+        }
+        let ends: Vec<usize> = reports.iter().map(|report| report.succeeded[0].indexes.len()).collect();
+        assert_eq!(ends, [17, 17, 6]);
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_report_is_woken_by_the_first_end() {
+        let collector = Arc::new(Collector::default());
+        let waiting = tokio::task::spawn_blocking({
+            let collector = Arc::clone(&collector);
+            move || tokio::runtime::Handle::current().block_on(collector.take())
+        });
+        let failure = Failure::new(Cause::Trap, "unreachable");
+        let missing_inputs = Vec::new();
+        collector.failed(FailedAttempt { attempt: attempt(0, 0), failure, usage: Usage::default(), missing_inputs });
+        assert_eq!(waiting.await.unwrap().failed.len(), 1);
+    }
+
+    #[test]
+    fn lanes_stop_when_nobody_takes_and_go_on_after_a_clear() {
+        let collector = Arc::new(Collector::default());
+        for index in 0..MAX_WAITING as u32 {
+            collector.succeeded(attempt(0, index), &[], Usage::default(), Moved::default());
+        }
+        let passed = Arc::new(AtomicBool::new(false));
+        let lane = std::thread::spawn({
+            let (collector, passed) = (Arc::clone(&collector), Arc::clone(&passed));
+            move || {
+                collector.wait_for_room();
+                passed.store(true, Ordering::SeqCst);
+            }
+        });
+        assert!(!passed.load(Ordering::SeqCst), "the lane went on although the report is full");
+        collector.clear();
+        lane.join().unwrap();
+        assert!(passed.load(Ordering::SeqCst));
+    }
+
+    #[test]
+    fn a_closed_collector_holds_nobody() {
+        let collector = Collector::default();
+        for index in 0..MAX_WAITING as u32 {
+            collector.succeeded(attempt(0, index), &[], Usage::default(), Moved::default());
+        }
+        collector.close();
+        collector.wait_for_room();
+    }
+}

@@ -1,0 +1,192 @@
+//! The session with the scheduler: one stream, batched both ways, opened again whenever it ends.
+//!
+//! While the scheduler is away, lanes finish what they run and the store keeps what it has. When the host attaches
+//! (again), it first drops every frame and kills what still runs: the scheduler gives it out again, and knows from the
+//! inventory what is here. So nothing that an earlier session asked for can be reported into a later one.
+
+mod orders;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use partita_identity::random;
+use partita_identity::ticket::TicketKey;
+use partita_protocol::DecodeError;
+use partita_protocol::host::host_message::Message as ToScheduler;
+use partita_protocol::host::scheduler_message::Message as FromScheduler;
+use partita_protocol::host::{FrameReport, Heartbeat, Hello, HostMessage, PartitionList, SchedulerMessage};
+use partita_types::Welcome;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+
+use crate::error;
+use crate::host::Host;
+use orders::Orders;
+
+/// Messages on their way out; a report holds thousands of ends.
+const OUTBOX: usize = 64;
+/// Longest wait for the scheduler's answer to a hello.
+const WELCOME_TIMEOUT: Duration = Duration::from_secs(30);
+/// Ends are gathered for so long while reports follow each other. The first after a pause leaves at once.
+const GATHER: Duration = Duration::from_millis(1);
+/// How often it is looked which attempts run for long.
+const LOOK: Duration = Duration::from_millis(250);
+/// Shortest and longest time between heartbeats, whatever the scheduler says.
+const HEARTBEAT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(60));
+/// First and longest wait before the session is opened again.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+enum SessionError {
+    #[error("the scheduler cannot be reached: {0}")]
+    Call(String),
+    #[error("the scheduler did not answer within {} s", WELCOME_TIMEOUT.as_secs())]
+    Timeout,
+    #[error("the scheduler ended the session")]
+    Ended,
+    #[error("the scheduler's first message is not a welcome")]
+    NoWelcome,
+    #[error("a message of the scheduler has no meaning")]
+    Decode(#[from] DecodeError),
+    #[error("the scheduler named more than {limit} arrays in one session")]
+    TooManyArrays { limit: usize },
+    #[error("no memory for an array's literal")]
+    Memory(#[source] std::io::Error),
+}
+
+/// Keeps a session open until the host stops. `attached` tells whether there is one.
+pub(crate) async fn keep(host: Arc<Host>, attached: watch::Sender<bool>) {
+    let mut wait = RETRY.0;
+    loop {
+        let began = Instant::now();
+        let ended = tokio::select! {
+            ended = attach(&host, &attached) => ended,
+            () = host.stopping.cancelled() => return,
+        };
+        attached.send_replace(false);
+        if let Err(fault) = ended {
+            tracing::warn!(error = %error::chain(&fault), "not attached to the scheduler; trying again");
+        }
+        // A session that held for a while was good: the next one is tried soon.
+        wait = if began.elapsed() > RETRY.1 { RETRY.0 } else { (wait * 2).min(RETRY.1) };
+        tokio::select! {
+            () = sleep(jittered(wait)) => {}
+            () = host.stopping.cancelled() => return,
+        }
+    }
+}
+
+/// Between half of `wait` and all of it, so that hosts do not come back all at once.
+pub(crate) fn jittered(wait: Duration) -> Duration {
+    let [byte] = random::<1>();
+    wait / 2 + wait / 2 * u32::from(byte) / 255
+}
+
+async fn attach(host: &Arc<Host>, attached: &watch::Sender<bool>) -> Result<(), SessionError> {
+    host.engine.clear().await;
+    host.collector.clear();
+    let (outbox, messages) = mpsc::channel(OUTBOX);
+    let hello = HostMessage { message: Some(ToScheduler::Hello(hello(host))) };
+    if outbox.send(hello).await.is_err() {
+        return Err(SessionError::Ended);
+    }
+    let mut client = host.uplink.session();
+    let answer = timeout(WELCOME_TIMEOUT, client.attach(ReceiverStream::new(messages))).await;
+    let answer = answer.map_err(|_| SessionError::Timeout)?;
+    let mut inbound = answer.map_err(|status| SessionError::Call(error::status(&status)))?.into_inner();
+    let first = timeout(WELCOME_TIMEOUT, next(&mut inbound)).await.map_err(|_| SessionError::Timeout)??;
+    let FromScheduler::Welcome(welcome) = first else { return Err(SessionError::NoWelcome) };
+    let heartbeat = take_over(host, welcome.try_into()?);
+    host.counters.sessions.one();
+    host.engine.resume();
+    attached.send_replace(true);
+    tracing::info!(address = %host.address, "attached to the scheduler");
+    serve(host, inbound, outbox, heartbeat).await
+}
+
+async fn next(inbound: &mut Streaming<SchedulerMessage>) -> Result<FromScheduler, SessionError> {
+    loop {
+        let message = inbound.message().await.map_err(|status| SessionError::Call(error::status(&status)))?;
+        // A message of a kind that this version does not know decodes to none.
+        if let Some(message) = message.ok_or(SessionError::Ended)?.message {
+            return Ok(message);
+        }
+    }
+}
+
+fn hello(host: &Host) -> Hello {
+    Hello {
+        incarnation: host.incarnation.0,
+        cores: host.config.cores,
+        memory_bytes: host.config.memory.0,
+        partition_bytes: host.config.partitions.0,
+        isolation: host.executors.isolation().as_str().to_owned(),
+        address: host.address.clone(),
+        inventory: Some(PartitionList::from_stored(&host.store.inventory())),
+    }
+}
+
+/// Does what a welcome says; answers how often to send a heartbeat.
+fn take_over(host: &Host, welcome: Welcome) -> Duration {
+    *crate::sync::lock(&host.ticket_key) = Some(TicketKey(welcome.ticket_key));
+    host.set_tenants(welcome.tenants);
+    welcome.heartbeat.clamp(HEARTBEAT.0, HEARTBEAT.1)
+}
+
+/// Serves one session until it ends.
+async fn serve(
+    host: &Arc<Host>,
+    mut inbound: Streaming<SchedulerMessage>,
+    outbox: mpsc::Sender<HostMessage>,
+    heartbeat: Duration,
+) -> Result<(), SessionError> {
+    let mut reporter = JoinSet::new();
+    reporter.spawn(report(Arc::clone(host), outbox.clone()));
+    let mut orders = Orders::new(Arc::clone(host), outbox.clone());
+    let mut heartbeats = interval(heartbeat);
+    heartbeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut looks = interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        // Every branch is cancel-safe: a message that is not complete stays in the stream's buffer.
+        tokio::select! {
+            message = next(&mut inbound) => orders.obey(message?).await?,
+            _ = heartbeats.tick() => {
+                // If the outbox is full, the reports in it say as well that the host is alive.
+                let _ = outbox.try_send(HostMessage { message: Some(ToScheduler::Heartbeat(alive(host))) });
+            }
+            _ = looks.tick() => host.collector.started(host.engine.started()),
+            () = outbox.closed() => return Err(SessionError::Ended),
+        }
+    }
+}
+
+fn alive(host: &Host) -> Heartbeat {
+    let stored = host.store.stored();
+    Heartbeat {
+        stored_partitions: stored.partitions,
+        stored_bytes: stored.bytes.0,
+        guest_memory_bytes: host.engine.guest_memory().0,
+    }
+}
+
+/// Sends reports, numbered from 1 within the session's incarnation, as long as somebody takes them.
+async fn report(host: Arc<Host>, outbox: mpsc::Sender<HostMessage>) {
+    let mut last: Option<Instant> = None;
+    loop {
+        host.collector.ready().await;
+        if let Some(last) = last {
+            sleep_until(last + GATHER).await;
+        }
+        let report = host.collector.take().await;
+        last = Some(Instant::now());
+        let report = FrameReport::numbered(host.next_report(), report);
+        if outbox.send(HostMessage { message: Some(ToScheduler::Report(report)) }).await.is_err() {
+            return;
+        }
+    }
+}
