@@ -1,1 +1,7 @@
-//! partita-example-wordfreq
+//! Counts identifiers.
+
+/// Does nothing.
+#[partita::task]
+fn noop() {}
+
+partita::module!(noop);
