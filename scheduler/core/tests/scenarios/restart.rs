@@ -1,0 +1,148 @@
+//! The scheduler dies and starts again from its journal.
+
+use std::time::Duration;
+
+use partita_core::{Action, Core, JobEnd, RECOVERY_TIME, Record, Request};
+use partita_testkit::{Cluster, Reference, all, array, each, fold, job, policy};
+use partita_types::{Cause, JobId};
+
+fn busy_cluster() -> (Cluster, Vec<JobId>) {
+    let mut cluster = Cluster::new().tenant(policy("acme")).tenant(policy("other")).host("one", 2).host("two", 2);
+    let graph = || job().with(array("a").tasks(9)).with(array("b").reads(each(0))).with(array("c").reads(fold(1, 3)));
+    let mut jobs = vec![cluster.submit("acme", graph().spec()), cluster.submit("other", graph().spec())];
+    for host in ["one", "two", "one", "two", "one"] {
+        cluster.run_frame(host);
+    }
+    let failing =
+        job().with(array("bad").tasks(2).options(|options| options.priority = 5)).with(array("d").reads(all(0)));
+    jobs.push(cluster.submit("acme", failing.spec()));
+    cluster.run_frame("one");
+    cluster.run_frame("two");
+    while cluster.job(jobs[2]).end.is_none() {
+        let host = if cluster.tasks_at("one").is_empty() { "two" } else { "one" };
+        let frame = cluster.frames(host)[0].clone();
+        if frame.job == jobs[2] {
+            let runs = cluster.take_frame(host);
+            cluster.fail(host, &runs[0], Cause::Failed);
+        } else {
+            cluster.run_frame(host);
+        }
+    }
+    let cancelled = cluster.submit("other", graph().spec());
+    cluster.request(Request::Cancel(cancelled));
+    let released = cluster.submit("other", job().with(array("gone").tasks(1)).spec());
+    cluster.request(Request::Cancel(released));
+    cluster.request(Request::Release(released));
+    jobs.push(cancelled);
+    (cluster, jobs)
+}
+
+/// A view without what is at hosts, which a restarted scheduler does not know.
+fn settled(core: &Core, id: JobId) -> partita_core::JobView {
+    let mut view = core.job(id).unwrap();
+    for array in &mut view.arrays {
+        array.counts.ready += array.counts.assigned;
+        array.counts.assigned = 0;
+    }
+    view
+}
+
+#[test]
+fn replay_finds_the_state_and_the_events_that_were_there_before() {
+    let (cluster, jobs) = busy_cluster();
+    let (core, events) = cluster.replayed();
+    assert_eq!(events, cluster.events);
+    for id in jobs {
+        assert_eq!(settled(&core, id), settled(&cluster.core, id));
+    }
+    let (twice, _) = cluster.replayed();
+    assert_eq!(format!("{core:?}"), format!("{twice:?}"), "replay is the same every time");
+    assert_eq!(core.check_invariants(), Ok(()));
+}
+
+#[test]
+fn usage_is_the_same_after_a_restart_except_for_what_runs() {
+    let (mut cluster, _) = busy_cluster();
+    let before = cluster.usage("acme");
+    cluster.restart_scheduler();
+    let after = cluster.usage("acme");
+    assert_eq!(
+        (after.running_jobs, after.queued_tasks, after.stored, after.cpu),
+        (before.running_jobs, before.queued_tasks, before.stored, before.cpu)
+    );
+    assert_eq!((after.concurrent_tasks, after.concurrent_memory.0), (0, 0));
+}
+
+#[test]
+fn nothing_that_finished_runs_again_when_hosts_come_back_after_a_restart() {
+    let mut cluster = Cluster::new().tenant(policy("acme")).host("one", 2).host("two", 2);
+    let spec = job().with(array("a").tasks(6)).with(array("b").reads(all(0))).spec();
+    let id = cluster.submit("acme", spec.clone());
+    for host in ["one", "two", "one", "two"] {
+        cluster.run_frame(host);
+    }
+    let done = cluster.counts(id, 0).succeeded;
+    cluster.restart_scheduler();
+    assert_eq!(cluster.counts(id, 0).succeeded, done);
+    cluster.attach("one");
+    cluster.advance(Duration::from_secs(2));
+    cluster.attach("two");
+    cluster.run_all();
+    assert_eq!(cluster.job(id).end, Some(JobEnd::Succeeded));
+    assert!(!cluster.journal.iter().any(|record| matches!(record, Record::Lost { .. })));
+    assert_eq!(cluster.job(id).totals.attempts, 7, "each task once");
+    Reference::new(&spec).check(&cluster.results(id, 1));
+}
+
+#[test]
+fn after_a_restart_missing_hosts_are_waited_for_before_anything_is_rebuilt() {
+    let mut cluster = Cluster::new().tenant(policy("acme")).host("one", 2).host("two", 2);
+    let spec = job().with(array("a").tasks(4)).with(array("b").reads(all(0))).spec();
+    let id = cluster.submit("acme", spec.clone());
+    for host in ["one", "two", "one", "two"] {
+        cluster.run_frame(host);
+    }
+    cluster.restart_scheduler();
+    cluster.attach("one");
+    assert_eq!(cluster.counts(id, 1).ready, 1);
+    let why = cluster.core.explain(id, None, None);
+    assert!(why[0].reason.contains("restarted") && why[0].reason.contains("2 tasks"), "{why:?}");
+    cluster.advance(RECOVERY_TIME + Duration::from_secs(1));
+    assert_eq!(cluster.tasks_at("one").len(), 2, "the two of the other host run again");
+    cluster.run_all();
+    assert_eq!(cluster.job(id).end, Some(JobEnd::Succeeded));
+    Reference::new(&spec).check(&cluster.results(id, 1));
+}
+
+#[test]
+fn completions_that_were_not_written_are_told_by_the_hosts_that_have_them() {
+    let mut cluster = Cluster::new().tenant(policy("acme")).host("one", 2);
+    let spec = job().with(array("a").tasks(3)).with(array("b").reads(each(0))).spec();
+    let id = cluster.submit("acme", spec.clone());
+    cluster.run_frame("one");
+    cluster.run_frame("one");
+    let durable = cluster.journal.iter().rposition(Record::durable_before_visible).unwrap();
+    cluster.journal.truncate(durable + 1);
+    cluster.events = cluster.replayed().1;
+    cluster.restart_scheduler();
+    assert_eq!(cluster.counts(id, 0).succeeded, 0);
+    cluster.attach("one");
+    assert_eq!(cluster.counts(id, 0).succeeded, 2);
+    cluster.run_all();
+    Reference::new(&spec).check(&cluster.results(id, 1));
+}
+
+#[test]
+fn an_acknowledged_submission_is_written_before_it_is_answered() {
+    let mut cluster = Cluster::new().tenant(policy("acme")).host("one", 1);
+    let tenant = cluster.tenant_id("acme");
+    let spec = job().with(array("a").tasks(1)).spec();
+    let what = Request::Submit { tenant, key: partita_core::IdempotencyKey([1; 16]), spec };
+    let mut actions = Vec::new();
+    let request = partita_core::RequestId(99);
+    cluster.core.apply(cluster.now, partita_core::Event::Requested { request, what }, &mut actions);
+    let written = actions.iter().position(|action| matches!(action, Action::Persist(Record::JobSubmitted { .. })));
+    let answered = actions.iter().position(|action| matches!(action, Action::Reply { .. }));
+    let assigned = actions.iter().position(|action| matches!(action, Action::Command { .. }));
+    assert!(written.unwrap() < answered.unwrap() && written.unwrap() < assigned.unwrap(), "{actions:?}");
+}

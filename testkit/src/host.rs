@@ -1,0 +1,255 @@
+//! A model of a host: it takes frames, runs them when it is told to, and stores what they write.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use partita_core::{HostCommand, HostHello, HostMessage};
+use partita_types::{
+    ArrayHeader, ArrayIndex, AttemptId, ByteSize, Cause, ContentHash, CpuTime, DatasetName, DatasetPlan, FailedAttempt,
+    Failure, Frame, FrameId, FunctionInfo, HostCapacity, HostId, HostName, Incarnation, InputGroup, Isolation, JobId,
+    OutputInfo, PartitionId, Report, StoredPartition, SucceededBatch, Usage,
+};
+
+use crate::reference::Digest;
+
+/// A model of a host.
+#[derive(Debug, Clone)]
+pub struct HostModel {
+    /// Its name.
+    pub name: HostName,
+    /// Which start of it this is.
+    pub incarnation: Incarnation,
+    /// What it offers.
+    pub capacity: HostCapacity,
+    /// What it achieved.
+    pub isolation: Isolation,
+    /// What it stores.
+    pub store: BTreeMap<PartitionId, OutputInfo>,
+    /// What it was given and has not ended, in the order in which it came.
+    pub frames: VecDeque<Frame>,
+    /// What it was told of arrays in this session.
+    pub headers: BTreeMap<(JobId, ArrayIndex), ArrayHeader>,
+    /// Attempts that it was told to stop.
+    pub cancelled: BTreeSet<AttemptId>,
+    /// How it answers when it inspects a module.
+    pub functions: Result<Vec<FunctionInfo>, String>,
+    /// How it answers when it lists a dataset: the number of splits. Others do not exist.
+    pub datasets: BTreeMap<DatasetName, u32>,
+    /// Whether it answers questions.
+    pub answers: bool,
+    /// How large every output is that it writes.
+    pub output_size: ByteSize,
+    /// How long every task takes.
+    pub task_time: CpuTime,
+}
+
+/// One task of a frame, about to end.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// Its frame.
+    pub frame: FrameId,
+    /// What it reads, and at which host that is said to be.
+    pub inputs: Vec<(StoredPartition, HostId)>,
+    /// What it writes if it succeeds.
+    pub outputs: Vec<OutputInfo>,
+}
+
+impl HostModel {
+    /// A host with so many cores and a GiB of memory for each.
+    ///
+    /// # Panics
+    /// If the name is none.
+    #[must_use]
+    pub fn new(name: &str, cores: u32) -> Self {
+        let function =
+            |name: &str, inputs, outputs| FunctionInfo { name: name.to_owned(), doc: String::new(), inputs, outputs };
+        Self {
+            name: HostName::new(name).unwrap(),
+            incarnation: Incarnation(1),
+            capacity: HostCapacity {
+                cores,
+                memory: ByteSize::gib(u64::from(cores).max(1)),
+                partitions: ByteSize::gib(16),
+            },
+            isolation: Isolation::Full,
+            store: BTreeMap::new(),
+            frames: VecDeque::new(),
+            headers: BTreeMap::new(),
+            cancelled: BTreeSet::new(),
+            functions: Ok(vec![function("work", None, None), function("pair", Some(2), Some(1))]),
+            datasets: BTreeMap::new(),
+            answers: true,
+            output_size: ByteSize(100),
+            task_time: CpuTime::from_micros(1_000),
+        }
+    }
+
+    /// Begins a session: what ran is killed, what is stored is told.
+    pub fn hello(&mut self) -> HostHello {
+        self.frames.clear();
+        self.headers.clear();
+        self.cancelled.clear();
+        HostHello {
+            name: self.name.clone(),
+            incarnation: self.incarnation,
+            capacity: self.capacity,
+            isolation: self.isolation,
+            address: format!("{}:7", self.name),
+            inventory: self.store.iter().map(|(id, info)| StoredPartition { id: *id, info: *info }).collect(),
+        }
+    }
+
+    /// Starts anew with nothing.
+    pub fn restart(&mut self) {
+        self.incarnation.0 += 1;
+        self.store.clear();
+    }
+
+    /// Does what it is told; returns what it says to that.
+    ///
+    /// # Panics
+    /// If it is told nonsense.
+    pub fn on_command(&mut self, command: HostCommand) -> Vec<HostMessage> {
+        match command {
+            HostCommand::Welcome { .. } => Vec::new(),
+            HostCommand::Assign { arrays, frames } => {
+                for header in arrays {
+                    self.headers.insert((header.job, header.array), header);
+                }
+                for frame in frames {
+                    self.check_frame(&frame);
+                    self.frames.push_back(frame);
+                }
+                Vec::new()
+            }
+            HostCommand::Cancel(attempts) => {
+                self.cancelled.extend(attempts);
+                let finished_frames = self.forget_cancelled();
+                vec![HostMessage::Report(Report { finished_frames, ..Report::default() })]
+            }
+            HostCommand::Drop(partitions) => {
+                for partition in partitions {
+                    self.store.remove(&partition);
+                }
+                Vec::new()
+            }
+            HostCommand::InspectModule { request, .. } if self.answers => {
+                vec![HostMessage::ModuleInspected { request, result: self.functions.clone() }]
+            }
+            HostCommand::PlanDataset { request, dataset, split, limit, .. } if self.answers => {
+                let splits = self.datasets.get(&dataset).copied();
+                let plan = |splits: u32| DatasetPlan {
+                    dataset: dataset.clone(),
+                    split,
+                    limit,
+                    splits,
+                    files: u64::from(splits),
+                    bytes: ByteSize(u64::from(splits) * split.0),
+                    manifest: ContentHash([9; 32]),
+                };
+                let result = splits.map(plan).ok_or_else(|| format!("directory of {dataset} does not exist"));
+                vec![HostMessage::DatasetPlanned { request, result }]
+            }
+            HostCommand::InspectModule { .. } | HostCommand::PlanDataset { .. } => Vec::new(),
+        }
+    }
+
+    fn check_frame(&self, frame: &Frame) {
+        let header = &self.headers.get(&(frame.job, frame.array)).expect("the header comes before the frame");
+        let groups = |wanted: &InputGroup| header.inputs.iter().filter(|group| *group == wanted).count();
+        let tasks = frame.indexes.len();
+        assert!(tasks > 0 && frame.attempts.len() == tasks, "{frame:?}");
+        assert!(frame.arguments.is_empty() || frame.arguments.len() == tasks, "{frame:?}");
+        assert_eq!(frame.input_counts.len(), tasks * groups(&InputGroup::Partitions), "{frame:?}");
+        assert_eq!(frame.literals.len(), tasks * groups(&InputGroup::PerTaskLiteral), "{frame:?}");
+        assert_eq!(frame.input_counts.iter().sum::<u32>() as usize, frame.inputs.len(), "{frame:?}");
+    }
+
+    /// Drops frames of which every attempt was cancelled; returns them.
+    fn forget_cancelled(&mut self) -> Vec<FrameId> {
+        let mut ended = Vec::new();
+        let cancelled = &self.cancelled;
+        self.frames.retain(|frame| {
+            let live = (0..frame.indexes.len()).any(|at| !cancelled.contains(&frame.attempt(at).unwrap()));
+            if !live {
+                ended.push(frame.id);
+            }
+            live
+        });
+        ended
+    }
+
+    /// What each task of a frame is going to do. Cancelled ones are left out.
+    #[must_use]
+    pub fn runs(&self, frame: &Frame) -> Vec<Run> {
+        let header = &self.headers[&(frame.job, frame.array)];
+        let (mut counts, mut inputs, mut literals) =
+            (frame.input_counts.iter(), frame.inputs.iter(), frame.literals.iter());
+        let mut runs = Vec::new();
+        for (position, index) in frame.indexes.iter().enumerate() {
+            let mut digest = Digest::default();
+            digest.bytes(header.function.as_bytes());
+            digest.bytes(frame.arguments.get(position).unwrap_or(&header.common_arguments));
+            let mut read = Vec::new();
+            for group in &header.inputs {
+                match group {
+                    InputGroup::Partitions => {
+                        let count = *counts.next().unwrap();
+                        digest.number(u64::from(count));
+                        for input in inputs.by_ref().take(count as usize) {
+                            digest.bytes(&input.partition.info.hash.0);
+                            read.push((input.partition, frame.sources[input.source as usize].host));
+                        }
+                    }
+                    InputGroup::Dataset(_) => digest.number(u64::from(*index)),
+                    InputGroup::Literal(bytes) => digest.bytes(bytes),
+                    InputGroup::PerTaskLiteral => digest.bytes(literals.next().unwrap()),
+                }
+            }
+            let attempt = frame.attempt(position).unwrap();
+            let info = |output| OutputInfo { size: self.output_size, hash: digest.output(output) };
+            if !self.cancelled.contains(&attempt) {
+                let outputs = (0..header.outputs).map(info).collect();
+                runs.push(Run { attempt, frame: frame.id, inputs: read, outputs });
+            }
+        }
+        runs
+    }
+
+    /// Ends the given runs of a frame with success and stores their outputs.
+    ///
+    /// # Panics
+    /// If there are none.
+    pub fn succeed(&mut self, runs: &[Run]) -> Report {
+        let first = runs.first().expect("runs to end").attempt.task;
+        let mut batch = SucceededBatch {
+            job: first.job,
+            array: first.array,
+            indexes: Vec::new(),
+            attempts: Vec::new(),
+            outputs: Vec::new(),
+            usage: Vec::new(),
+            moved_partitions: 0,
+            moved_bytes: ByteSize::ZERO,
+        };
+        for run in runs {
+            batch.indexes.push(run.attempt.task.index);
+            batch.attempts.push(run.attempt.number);
+            batch.usage.push(Usage { cpu: self.task_time, peak_memory: ByteSize::mib(1) });
+            for (output, info) in (0_u32..).zip(&run.outputs) {
+                self.store.insert(PartitionId { attempt: run.attempt, output }, *info);
+                batch.outputs.push(*info);
+            }
+        }
+        Report { succeeded: vec![batch], ..Report::default() }
+    }
+
+    /// Ends a run with failure.
+    #[must_use]
+    pub fn fail(&self, run: &Run, cause: Cause, missing_inputs: Vec<PartitionId>) -> Report {
+        let failure = Failure::new(cause, "told to fail");
+        let failed = FailedAttempt { attempt: run.attempt, failure, usage: Usage::default(), missing_inputs };
+        Report { failed: vec![failed], ..Report::default() }
+    }
+}
