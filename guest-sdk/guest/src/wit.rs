@@ -102,12 +102,18 @@ pub fn describe(module: &'static Module) -> &'static Described {
     Box::leak(Box::new(Described(List::leaked(functions.leak()))))
 }
 
+/// The variant `failure`; both of its cases carry a message.
+#[repr(C)]
+struct Failure {
+    retry: u8,
+    message: List<u8>,
+}
+
 /// A `result<_, failure>`.
 #[repr(C)]
 pub struct Ended {
     failed: u8,
-    retry: u8,
-    message: List<u8>,
+    failure: Failure,
 }
 
 impl From<crate::Result<()>> for Ended {
@@ -116,7 +122,7 @@ impl From<crate::Result<()>> for Ended {
             Ok(()) => (0, 0, String::new()),
             Err(error) => (1, u8::from(error.is_retryable()), error.to_string()),
         };
-        Self { failed, retry, message: List::leaked(message.leak().as_bytes()) }
+        Self { failed, failure: Failure { retry, message: List::leaked(message.leak().as_bytes()) } }
     }
 }
 
