@@ -1,0 +1,194 @@
+//! `partita host`: the process of one host; and `partita host list`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use futures_util::FutureExt;
+use partita_client::{HostStatus, Token};
+use partita_host::HostConfig;
+use partita_sandbox::Program;
+use partita_types::{ByteSize, HostName};
+use serde_json::json;
+
+use crate::app::App;
+use crate::outcome::{Outcome, usage};
+use crate::output::{Align, Table};
+use crate::process::{die_with, log, stop_requested};
+
+const EXAMPLES: &str = "\
+Examples:
+  partita host list
+  partita token issue --join host-1 > join.token
+  partita host --name host-1 --scheduler scheduler:7600 --authority ca.pem --data /var/lib/partita \\
+               --join-token-file join.token --listen 10.0.0.5:7601";
+
+/// Run a host: offer cores and memory of this machine to the cluster. Or list the hosts.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Option<HostCommand>,
+    #[command(flatten)]
+    process: Option<Process>,
+}
+
+#[derive(Debug, Subcommand)]
+enum HostCommand {
+    /// List the hosts of the cluster.
+    #[command(after_help = "Example:\n  partita host list")]
+    List,
+}
+
+/// A host process.
+#[derive(Debug, Args)]
+pub(crate) struct Process {
+    /// The name of the host in the cluster.
+    #[arg(long, required = true)]
+    name: HostName,
+    /// The scheduler, as NAME:PORT.
+    #[arg(long, required = true, value_name = "ADDRESS")]
+    scheduler: String,
+    /// The certificate of the cluster's authority, a PEM file.
+    #[arg(long, required = true, value_name = "FILE")]
+    authority: PathBuf,
+    /// Where the host keeps its key and its compiled modules.
+    #[arg(long, required = true, value_name = "DIRECTORY")]
+    data: PathBuf,
+    /// A join token; needed at the first start only.
+    #[arg(long, value_name = "FILE")]
+    join_token_file: Option<PathBuf>,
+    /// Where to listen for other hosts; port 0 takes any free one.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// Under which address other hosts reach this one, if not under the one it listens on.
+    #[arg(long, value_name = "ADDRESS")]
+    advertise: Option<String>,
+    /// How many tasks may run at once [default: as many as the machine has cores].
+    #[arg(long)]
+    cores: Option<u32>,
+    /// Memory for running tasks [default: half of the machine's].
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<ByteSize>,
+    /// Memory for stored partitions [default: a quarter of the machine's].
+    #[arg(long, value_name = "SIZE")]
+    partitions: Option<ByteSize>,
+    /// What to log to standard error [default: $PARTITA_LOG, or info].
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+    /// End when this process, the parent, ends.
+    #[arg(long, value_name = "PID", hide = true)]
+    die_with: Option<i32>,
+}
+
+impl Arguments {
+    /// The process to run, or `None` if the hosts are to be listed.
+    pub(crate) fn into_process(self) -> anyhow::Result<Option<Process>> {
+        match (self.command, self.process) {
+            (Some(HostCommand::List), _) => Ok(None),
+            (None, Some(process)) => Ok(Some(process)),
+            (None, None) => Err(usage("say `partita host list`, or give the options of a host: see --help")),
+        }
+    }
+}
+
+/// Runs the host until it is asked to stop.
+pub(crate) async fn run(app: &App, process: Process) -> anyhow::Result<Outcome> {
+    if let Some(parent) = process.die_with {
+        die_with(parent)?;
+    }
+    log(process.log.as_deref(), &app.environment, app.output.json)?;
+    let name = process.name.clone();
+    let mut running =
+        partita_host::start(config(process)?).await.with_context(|| format!("cannot start host {name}"))?;
+    let stop = stop_requested();
+    tokio::pin!(stop);
+    tokio::select! {
+        attached = attach(&mut running) => attached.with_context(|| format!("host {name} stopped"))?,
+        stopped = &mut stop => {
+            stopped?;
+            running.stop().await;
+            return Ok(Outcome::Done);
+        }
+    }
+    if app.output.json {
+        app.output.json_line(&json!({ "ready": true, "name": name, "address": running.address() }))?;
+    } else {
+        app.output.line(&format!("ready: host {name} at {}", running.address()))?;
+    }
+    tokio::select! {
+        fault = running.failed() => Err(anyhow::Error::from(fault).context(format!("host {name} stopped"))),
+        stopped = &mut stop => {
+            stopped?;
+            running.stop().await;
+            Ok(Outcome::Done)
+        }
+    }
+}
+
+/// Waits until the scheduler has welcomed the host, or the host cannot go on.
+async fn attach(running: &mut partita_host::Running) -> Result<(), partita_host::HostError> {
+    /// How late a fault may be noticed.
+    const LOOK: Duration = Duration::from_millis(200);
+    while tokio::time::timeout(LOOK, running.ready()).await.is_err() {
+        if let Some(fault) = running.failed().now_or_never() {
+            return Err(fault);
+        }
+    }
+    Ok(())
+}
+
+fn config(process: Process) -> anyhow::Result<HostConfig> {
+    let path = std::env::current_exe().context("cannot find the program itself, which helper processes run")?;
+    let program = Program { path, args: vec!["internal".into()] };
+    let join_token = process.join_token_file.map(|file| {
+        let text = std::fs::read_to_string(&file);
+        text.map(|text| Token::new(&text)).with_context(|| format!("cannot read the join token {}", file.display()))
+    });
+    let mut config = HostConfig::new(process.name, process.scheduler, process.authority, process.data, program);
+    config.join_token = join_token.transpose()?;
+    config.listen = process.listen;
+    config.advertise = process.advertise;
+    config.cores = process.cores.unwrap_or(config.cores);
+    config.memory = process.memory.unwrap_or(config.memory);
+    config.partitions = process.partitions.unwrap_or(config.partitions);
+    Ok(config)
+}
+
+/// Lists the hosts of the cluster.
+pub(crate) async fn list(app: &App) -> anyhow::Result<Outcome> {
+    app.output.list(&app.client()?.hosts().await?, listing)?;
+    Ok(Outcome::Done)
+}
+
+fn listing(hosts: &[HostStatus]) -> Table {
+    let mut table = Table::new(&[
+        ("HOST", Align::Left),
+        ("STATE", Align::Left),
+        ("CORES", Align::Right),
+        ("TASKS", Align::Right),
+        ("MEMORY", Align::Right),
+        ("STORED", Align::Right),
+        ("OF", Align::Right),
+        ("PARTITIONS", Align::Right),
+        ("ISOLATION", Align::Left),
+        ("ADDRESS", Align::Left),
+    ]);
+    for host in hosts {
+        table.row([
+            host.name.clone(),
+            host.state.clone(),
+            host.cores.to_string(),
+            host.assigned_tasks.to_string(),
+            host.memory.to_string(),
+            host.stored.to_string(),
+            host.partition_budget.to_string(),
+            host.stored_partitions.to_string(),
+            host.isolation.clone(),
+            if host.address.is_empty() { "-".to_owned() } else { host.address.clone() },
+        ]);
+    }
+    table
+}

@@ -1,0 +1,168 @@
+//! `partita token`: give out tokens, and look into them.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use partita_client::Token;
+use partita_identity::token::{Role, Signer, inspect};
+use partita_types::{HostName, ParseUnitError, TenantName, format_duration, parse_duration};
+use serde_json::json;
+
+use crate::app::App;
+use crate::outcome::{Outcome, usage};
+use crate::output::clean;
+
+/// Largest token that is read.
+const TOKEN_MAX: u64 = 64 << 10;
+
+/// Give out tokens, and look into them.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: TokenCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum TokenCommand {
+    Issue(Issue),
+    /// Show what a token says, without checking it.
+    #[command(after_help = "Examples:\n  partita token inspect ann.token\n  partita token inspect - < ann.token")]
+    Inspect {
+        /// The file with the token; - is standard input.
+        file: PathBuf,
+    },
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  partita --context admin token issue --tenant analytics --subject ann > ann.token
+  partita token issue --data /var/lib/partita --tenant ops --subject ann --role admin > admin.token
+  partita --context admin token issue --join host-3 > join.token";
+
+/// Give out a token: asks the cluster as an administrator, or signs with the keys in a scheduler's data directory.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+struct Issue {
+    /// Sign with the keys in this scheduler's data directory, without asking anybody.
+    #[arg(long, value_name = "DIRECTORY")]
+    data: Option<PathBuf>,
+    /// A token with which the host of this name may join the cluster, once.
+    #[arg(long, value_name = "HOST", conflicts_with_all = ["tenant", "subject", "role"])]
+    join: Option<HostName>,
+    /// The tenant that the holder belongs to.
+    #[arg(long, required_unless_present = "join")]
+    tenant: Option<TenantName>,
+    /// Who holds it: a person or a program.
+    #[arg(long, required_unless_present = "join")]
+    subject: Option<String>,
+    /// What the holder may do: viewer, developer, operator, admin or auditor.
+    #[arg(long, default_value = "developer", value_parser = role)]
+    role: Role,
+    /// How long it lives, at most 24h [default: 12h, or 1h to join].
+    #[arg(long, value_name = "TIME", value_parser = lifetime)]
+    lifetime: Option<Duration>,
+}
+
+fn lifetime(text: &str) -> Result<Duration, ParseUnitError> {
+    parse_duration(text)
+}
+
+fn role(text: &str) -> Result<Role, String> {
+    let found = Role::ALL.into_iter().find(|role| role.as_str() == text);
+    let names = Role::ALL.map(Role::as_str).join(", ");
+    found.ok_or_else(|| format!("it is not one of {names}"))
+}
+
+/// Does what the arguments say.
+pub(crate) async fn run(app: &App, arguments: Arguments) -> anyhow::Result<Outcome> {
+    match arguments.command {
+        TokenCommand::Issue(issue) => {
+            let token = issue_token(app, &issue).await?;
+            if app.output.json {
+                app.output.json_line(&json!({ "token": token.expose() }))?;
+            } else {
+                app.output.line(token.expose())?;
+            }
+        }
+        TokenCommand::Inspect { file } => show(app, &file)?,
+    }
+    Ok(Outcome::Done)
+}
+
+async fn issue_token(app: &App, issue: &Issue) -> anyhow::Result<Token> {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let lifetime = issue.lifetime.unwrap_or(if issue.join.is_some() { HOUR } else { 12 * HOUR });
+    let now = partita_identity::now();
+    let signer = issue.data.as_deref().map(load_signer).transpose()?;
+    match (&issue.join, &issue.tenant, &issue.subject, &signer) {
+        (Some(host), _, _, Some(signer)) => Ok(signer.issue_join(host, lifetime, now)?),
+        (Some(host), _, _, None) => Ok(app.client()?.issue_join_token(host.as_str(), lifetime).await?),
+        (None, Some(tenant), Some(subject), Some(signer)) => {
+            Ok(signer.issue(tenant, subject, issue.role, lifetime, now)?)
+        }
+        (None, Some(tenant), Some(subject), None) => {
+            Ok(app.client()?.issue_token(tenant.as_str(), subject, issue.role.as_str(), lifetime).await?)
+        }
+        (None, ..) => Err(usage("give --tenant and --subject, or --join")),
+    }
+}
+
+fn load_signer(data: &Path) -> anyhow::Result<Signer> {
+    Signer::load(&data.join("tokens"))
+        .with_context(|| format!("{} is not the data directory of a scheduler that was started", data.display()))
+}
+
+fn show(app: &App, file: &Path) -> anyhow::Result<()> {
+    let text = read(file).with_context(|| format!("cannot read the token {}", file.display()))?;
+    let (header, claims) =
+        inspect(text.trim()).map_err(|error| usage(format!("{} holds no token: {error}", file.display())))?;
+    if app.output.json {
+        app.output.json_line(&json!({ "header": header, "claims": claims, "verified": false }))?;
+        return Ok(());
+    }
+    app.output.line(&format!("header  {}", clean(&header.to_string())))?;
+    app.output.line(&format!("claims  {}", clean(&claims.to_string())))?;
+    if let Some(expires) = claims.get("exp").and_then(serde_json::Value::as_u64) {
+        app.output.line(&validity(expires, partita_identity::now().micros / 1_000_000))?;
+    }
+    app.output.note("nothing of this was checked: only the cluster can");
+    Ok(())
+}
+
+fn validity(expires: u64, now: u64) -> String {
+    match expires.checked_sub(now) {
+        Some(left) if left > 0 => format!("expires in {}", format_duration(Duration::from_secs(left))),
+        _ => format!("expired {} ago", format_duration(Duration::from_secs(now.saturating_sub(expires)))),
+    }
+}
+
+fn read(file: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    if file == Path::new("-") {
+        std::io::stdin().lock().take(TOKEN_MAX).read_to_string(&mut text)?;
+    } else {
+        std::fs::File::open(file)?.take(TOKEN_MAX).read_to_string(&mut text)?;
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_left_is_told_for_people() {
+        assert_eq!(validity(1_000, 400), "expires in 10 m 00 s");
+        assert_eq!(validity(1_000, 1_000), "expired 0 µs ago");
+        assert_eq!(validity(1_000, 4_600), "expired 1 h 00 m ago");
+    }
+
+    #[test]
+    fn roles_are_named_as_in_tokens() {
+        assert_eq!(role("admin"), Ok(Role::Admin));
+        assert_eq!(role("root"), Err("it is not one of viewer, developer, operator, admin, auditor".into()));
+    }
+}
