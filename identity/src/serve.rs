@@ -51,6 +51,10 @@ const HEADERS_MAX: u32 = 16 << 10;
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 const KEEP_ALIVE_ANSWER: Duration = Duration::from_secs(10);
 
+/// Age at which a connection takes no further requests; those that run go on, and the client connects anew, showing
+/// its certificate again.
+const CONNECTION_AGE: Duration = Duration::from_secs(3600);
+
 /// Bounds on streams that a client opens and resets at once (the rapid reset attack).
 const PENDING_RESETS_MAX: usize = 20;
 const LOCAL_RESETS_MAX: usize = 32;
@@ -215,6 +219,7 @@ pub fn server() -> Server {
         .http2_max_header_list_size(HEADERS_MAX)
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_ANSWER))
+        .max_connection_age(CONNECTION_AGE)
         .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS_MAX))
         .http2_max_local_error_reset_streams(Some(LOCAL_RESETS_MAX))
 }

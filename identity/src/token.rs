@@ -220,13 +220,13 @@ pub enum TokenError {
     #[error("token is not a JWT: it must be three base64url parts joined by dots")]
     Form,
     /// A part is not a JSON object.
-    #[error("token {part} is not a JSON object")]
+    #[error("the token's {part} must be a JSON object")]
     Json {
         /// Header or claims.
         part: &'static str,
     },
     /// A name appears twice, so that two readers could understand two things.
-    #[error("token {part} has {name:?} twice")]
+    #[error("the token's {part} must not have {name:?} twice")]
     Duplicate {
         /// Header or claims.
         part: &'static str,

@@ -11,7 +11,7 @@ use serde_json::Value;
 const SAMPLE: &str = include_str!("../sample.toml");
 
 fn tenant(name: &str) -> TenantName {
-    TenantName::new(name).unwrap()
+    TenantName::new(name).expect("a tenant name")
 }
 
 #[test]
