@@ -1,0 +1,407 @@
+//! Who may call what: one table, and one layer in front of all services.
+//!
+//! Clients show a token, hosts the certificate of their connection. The layer puts a [`Caller`] or a [`HostCaller`]
+//! into the request, and services take identities from nowhere else.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_util::future::{self, Either, Ready};
+use http::{Request, Response};
+use partita_identity::serve::Peer;
+use partita_identity::token::{Claims, Role, TokenError, Verifier};
+use partita_types::HostName;
+use tonic::Status;
+use tonic::body::Body;
+use tower::{Layer, Service};
+use tracing::debug;
+
+use crate::metrics::Metrics;
+
+/// What a call does, as far as rights go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Verb {
+    /// Learn who one is.
+    KnowSelf,
+    /// See jobs, their events, and why tasks wait.
+    ReadJobs,
+    /// Submit, extend and close jobs, and upload their data.
+    SubmitJobs,
+    /// Cancel jobs.
+    CancelJobs,
+    /// Give up results.
+    ReleaseJobs,
+    /// Read the bytes of results.
+    ReadResults,
+    /// See modules.
+    ReadModules,
+    /// Push modules.
+    PushModules,
+    /// See hosts.
+    ReadHosts,
+    /// See what is used.
+    ReadUsage,
+    /// Make tokens for people.
+    IssueTokens,
+    /// Make tokens for hosts.
+    EnrolHosts,
+}
+
+/// What a call needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Needs {
+    /// A token whose role has this verb.
+    Verb(Verb),
+    /// The certificate of a host.
+    Host,
+    /// A join token in the message, checked by its handler.
+    JoinToken,
+}
+
+/// Every call there is. A path that is not here does not exist.
+pub(crate) const CALLS: [(&str, Needs); 25] = [
+    ("/partita.client.v1.Modules/Push", Needs::Verb(Verb::PushModules)),
+    ("/partita.client.v1.Modules/List", Needs::Verb(Verb::ReadModules)),
+    ("/partita.client.v1.Modules/Show", Needs::Verb(Verb::ReadModules)),
+    ("/partita.client.v1.Jobs/Submit", Needs::Verb(Verb::SubmitJobs)),
+    ("/partita.client.v1.Jobs/Extend", Needs::Verb(Verb::SubmitJobs)),
+    ("/partita.client.v1.Jobs/Close", Needs::Verb(Verb::SubmitJobs)),
+    ("/partita.client.v1.Jobs/Cancel", Needs::Verb(Verb::CancelJobs)),
+    ("/partita.client.v1.Jobs/Release", Needs::Verb(Verb::ReleaseJobs)),
+    ("/partita.client.v1.Jobs/List", Needs::Verb(Verb::ReadJobs)),
+    ("/partita.client.v1.Jobs/Show", Needs::Verb(Verb::ReadJobs)),
+    ("/partita.client.v1.Jobs/Watch", Needs::Verb(Verb::ReadJobs)),
+    ("/partita.client.v1.Jobs/Explain", Needs::Verb(Verb::ReadJobs)),
+    ("/partita.client.v1.Jobs/Result", Needs::Verb(Verb::ReadResults)),
+    ("/partita.client.v1.Jobs/Put", Needs::Verb(Verb::SubmitJobs)),
+    ("/partita.client.v1.Cluster/WhoAmI", Needs::Verb(Verb::KnowSelf)),
+    ("/partita.client.v1.Cluster/Hosts", Needs::Verb(Verb::ReadHosts)),
+    ("/partita.client.v1.Cluster/Usage", Needs::Verb(Verb::ReadUsage)),
+    ("/partita.client.v1.Cluster/IssueToken", Needs::Verb(Verb::IssueTokens)),
+    ("/partita.client.v1.Cluster/IssueJoinToken", Needs::Verb(Verb::EnrolHosts)),
+    ("/partita.host.v1.Enrollment/Join", Needs::JoinToken),
+    ("/partita.host.v1.Sessions/Renew", Needs::Host),
+    ("/partita.host.v1.Sessions/Attach", Needs::Host),
+    ("/partita.host.v1.Sessions/Module", Needs::Host),
+    ("/partita.host.v1.Sessions/SendResult", Needs::Host),
+    ("/partita.host.v1.Sessions/ReceiveUpload", Needs::Host),
+];
+
+const VIEWER: &[Verb] = &[Verb::KnowSelf, Verb::ReadJobs, Verb::ReadModules, Verb::ReadHosts, Verb::ReadUsage];
+const DEVELOPER: &[Verb] = &[
+    Verb::KnowSelf,
+    Verb::ReadJobs,
+    Verb::ReadModules,
+    Verb::ReadHosts,
+    Verb::ReadUsage,
+    Verb::SubmitJobs,
+    Verb::CancelJobs,
+    Verb::ReleaseJobs,
+    Verb::ReadResults,
+    Verb::PushModules,
+];
+/// Runs the cluster, and has no business in what tenants compute.
+const OPERATOR: &[Verb] = &[
+    Verb::KnowSelf,
+    Verb::ReadJobs,
+    Verb::ReadModules,
+    Verb::ReadHosts,
+    Verb::ReadUsage,
+    Verb::CancelJobs,
+    Verb::EnrolHosts,
+];
+const ADMIN: &[Verb] = &[
+    Verb::KnowSelf,
+    Verb::ReadJobs,
+    Verb::ReadModules,
+    Verb::ReadHosts,
+    Verb::ReadUsage,
+    Verb::SubmitJobs,
+    Verb::CancelJobs,
+    Verb::ReleaseJobs,
+    Verb::ReadResults,
+    Verb::PushModules,
+    Verb::IssueTokens,
+    Verb::EnrolHosts,
+];
+/// Reads the audit log, which is not served yet.
+const AUDITOR: &[Verb] = &[Verb::KnowSelf];
+
+const fn verbs(role: Role) -> &'static [Verb] {
+    match role {
+        Role::Viewer => VIEWER,
+        Role::Developer => DEVELOPER,
+        Role::Operator => OPERATOR,
+        Role::Admin => ADMIN,
+        Role::Auditor => AUDITOR,
+    }
+}
+
+/// The holder of a verified token.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller(pub(crate) Arc<Claims>);
+
+impl Caller {
+    /// Whether the holder may look beyond its own tenant.
+    pub(crate) fn sees_all_tenants(&self) -> bool {
+        matches!(self.0.role, Role::Operator | Role::Admin)
+    }
+}
+
+/// The host of a verified certificate.
+#[derive(Debug, Clone)]
+pub(crate) struct HostCaller(pub(crate) HostName);
+
+/// Who is asking, for a handler behind the layer.
+pub(crate) fn caller<T>(request: &tonic::Request<T>) -> Result<Caller, Status> {
+    request.extensions().get().cloned().ok_or_else(|| Status::internal("the call has no caller"))
+}
+
+/// Which host is asking, for a handler behind the layer.
+pub(crate) fn host_caller<T>(request: &tonic::Request<T>) -> Result<HostName, Status> {
+    let caller: Option<&HostCaller> = request.extensions().get();
+    caller.map(|caller| caller.0.clone()).ok_or_else(|| Status::internal("the call has no host"))
+}
+
+/// Decides about calls.
+#[derive(Debug, Clone)]
+pub(crate) struct Gate {
+    verifier: Arc<Verifier>,
+    metrics: Metrics,
+}
+
+impl Gate {
+    pub(crate) fn new(verifier: Verifier, metrics: Metrics) -> Self {
+        Self { verifier: Arc::new(verifier), metrics }
+    }
+
+    /// Checks a call and adds who calls.
+    fn admit<B>(&self, request: &mut Request<B>) -> Result<(), Status> {
+        let Some((path, needs)) = CALLS.iter().find(|(path, _)| *path == request.uri().path()) else {
+            return Err(Status::unimplemented("there is no such call; is the client newer than the scheduler?"));
+        };
+        let admitted = match needs {
+            Needs::JoinToken => Ok(()),
+            Needs::Host => host(request),
+            Needs::Verb(verb) => self.token(request, *verb, path),
+        };
+        let code = admitted.as_ref().err().map_or("admitted", |status| status.code().description());
+        self.metrics.calls.with_label_values(&[*path, code]).inc();
+        admitted
+    }
+
+    fn token<B>(&self, request: &mut Request<B>, verb: Verb, path: &str) -> Result<(), Status> {
+        let claims = bearer(request).and_then(|token| {
+            self.verifier.verify(token, partita_identity::now()).map_err(|error| bad_token(&error))
+        })?;
+        if !verbs(claims.role).contains(&verb) {
+            debug!(subject = %claims.sub, tenant = %claims.tenant, role = %claims.role, path, "call refused");
+            let call = path.rsplit('.').next().unwrap_or(path);
+            return Err(Status::permission_denied(format!(
+                "role {} may not call {call}; it needs one of: {}",
+                claims.role,
+                roles_with(verb)
+            )));
+        }
+        request.extensions_mut().insert(Caller(Arc::new(claims)));
+        Ok(())
+    }
+}
+
+fn roles_with(verb: Verb) -> String {
+    let roles: Vec<&str> =
+        Role::ALL.into_iter().filter(|role| verbs(*role).contains(&verb)).map(Role::as_str).collect();
+    roles.join(", ")
+}
+
+fn bearer<B>(request: &Request<B>) -> Result<&str, Status> {
+    let header = request.headers().get(http::header::AUTHORIZATION).ok_or_else(|| {
+        Status::unauthenticated("no token; log in with `partita context` or send `authorization: Bearer <token>`")
+    })?;
+    let token = header.to_str().ok().and_then(|text| text.strip_prefix("Bearer "));
+    token.ok_or_else(|| Status::unauthenticated("the authorization header is not of the form `Bearer <token>`"))
+}
+
+fn bad_token(error: &TokenError) -> Status {
+    let advice = match error {
+        TokenError::Expired { .. } => "get a new one from your administrator (`partita token issue`)",
+        TokenError::NotYetValid { .. } | TokenError::IssuedInFuture { .. } => "check the clocks of both machines",
+        _ => "use a token that this cluster issued",
+    };
+    Status::unauthenticated(format!("{error}; {advice}"))
+}
+
+fn host<B>(request: &mut Request<B>) -> Result<(), Status> {
+    let host = request.extensions().get::<Peer>().and_then(|peer| peer.host.clone()).ok_or_else(|| {
+        Status::unauthenticated("this call needs the certificate of a host; join the cluster with a join token first")
+    })?;
+    request.extensions_mut().insert(HostCaller(host));
+    Ok(())
+}
+
+/// Puts a [`Gate`] in front of all services.
+#[derive(Debug, Clone)]
+pub(crate) struct GateLayer(pub(crate) Gate);
+
+impl<S> Layer<S> for GateLayer {
+    type Service = Gated<S>;
+
+    fn layer(&self, inner: S) -> Gated<S> {
+        Gated { gate: self.0.clone(), inner }
+    }
+}
+
+/// A service behind a [`Gate`].
+#[derive(Debug, Clone)]
+pub(crate) struct Gated<S> {
+    gate: Gate,
+    inner: S,
+}
+
+impl<S, B> Service<Request<B>> for Gated<S>
+where
+    S: Service<Request<B>, Response = Response<Body>>,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Either<S::Future, Ready<Result<Response<Body>, S::Error>>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        match self.gate.admit(&mut request) {
+            Ok(()) => Either::Left(self.inner.call(request)),
+            Err(status) => Either::Right(future::ready(Ok(status.into_http()))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
+    use partita_identity::token::Signer;
+    use partita_types::TenantName;
+    use tonic::Code;
+
+    use super::*;
+
+    fn gate() -> (Gate, Signer) {
+        let signer = Signer::create("test").unwrap();
+        (Gate::new(signer.verifier(), Metrics::new().unwrap()), signer)
+    }
+
+    fn request(path: &str, token: Option<&str>) -> Request<()> {
+        let mut builder = Request::builder().uri(path);
+        if let Some(token) = token {
+            builder = builder.header("authorization", format!("Bearer {token}"));
+        }
+        builder.body(()).unwrap()
+    }
+
+    fn token(signer: &Signer, role: Role) -> String {
+        let tenant = TenantName::new("team").unwrap();
+        let now = partita_identity::now();
+        signer.issue(&tenant, "ann", role, Duration::from_secs(60), now).unwrap().expose().to_owned()
+    }
+
+    /// Path and needs of every method in the sources of the protocol.
+    #[test]
+    fn the_table_has_every_call_of_the_protocol_once() {
+        let sources = [
+            ("partita.client.v1", include_str!("../../../protocol/proto/partita/client/v1/client.proto")),
+            ("partita.host.v1", include_str!("../../../protocol/proto/partita/host/v1/session.proto")),
+        ];
+        let mut expected = BTreeSet::new();
+        for (package, source) in sources {
+            let mut service = "";
+            for line in source.lines().map(str::trim) {
+                if let Some(rest) = line.strip_prefix("service ") {
+                    service = rest.trim_end_matches([' ', '{']);
+                } else if let Some(rest) = line.strip_prefix("rpc ") {
+                    let method = rest.split('(').next().unwrap();
+                    expected.insert(format!("/{package}.{service}/{method}"));
+                }
+            }
+        }
+        let table: BTreeSet<String> = CALLS.iter().map(|(path, _)| (*path).to_owned()).collect();
+        assert_eq!(table, expected);
+        assert_eq!(table.len(), CALLS.len(), "a path stands twice");
+    }
+
+    #[test]
+    fn every_call_refuses_callers_without_credentials() {
+        let (gate, _) = gate();
+        for (path, needs) in CALLS {
+            let admitted = gate.admit(&mut request(path, None));
+            match needs {
+                Needs::JoinToken => assert!(admitted.is_ok(), "{path}"),
+                Needs::Host | Needs::Verb(_) => {
+                    assert_eq!(admitted.unwrap_err().code(), Code::Unauthenticated, "{path}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_call_refuses_every_role_without_its_verb() {
+        let (gate, signer) = gate();
+        for role in Role::ALL {
+            let token = token(&signer, role);
+            for (path, needs) in CALLS {
+                let mut request = request(path, Some(&token));
+                let admitted = gate.admit(&mut request);
+                match needs {
+                    Needs::Verb(verb) if verbs(role).contains(&verb) => {
+                        assert!(admitted.is_ok(), "{role} {path}");
+                        assert_eq!(request.extensions().get::<Caller>().unwrap().0.role, role);
+                    }
+                    Needs::Verb(_) => {
+                        let status = admitted.unwrap_err();
+                        assert_eq!(status.code(), Code::PermissionDenied, "{role} {path}");
+                        assert!(status.message().contains("needs one of"), "{status}");
+                    }
+                    // A token, whatever its role, is not a certificate.
+                    Needs::Host => assert_eq!(admitted.unwrap_err().code(), Code::Unauthenticated, "{role} {path}"),
+                    Needs::JoinToken => assert!(admitted.is_ok(), "{role} {path}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_host_certificate_opens_no_call_of_clients() {
+        let (gate, _) = gate();
+        let peer = Peer { address: "127.0.0.1:1".parse().unwrap(), host: Some(HostName::new("host-1").unwrap()) };
+        for (path, needs) in CALLS {
+            let mut request = request(path, None);
+            request.extensions_mut().insert(peer.clone());
+            let admitted = gate.admit(&mut request).is_ok();
+            assert_eq!(admitted, !matches!(needs, Needs::Verb(_)), "{path}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_path_does_not_exist_whoever_asks() {
+        let (gate, signer) = gate();
+        let admin = token(&signer, Role::Admin);
+        for path in ["/partita.client.v1.Jobs/Destroy", "/", "/partita.client.v1.Jobs/List/", "/grpc.Health/Check"] {
+            assert_eq!(gate.admit(&mut request(path, Some(&admin))).unwrap_err().code(), Code::Unimplemented, "{path}");
+        }
+    }
+
+    #[test]
+    fn refusals_say_what_to_do_and_never_show_the_token() {
+        let (gate, _) = gate();
+        let stranger = token(&Signer::create("other").unwrap(), Role::Admin);
+        for bad in [stranger.as_str(), "x.y.z", "", "eyJhbGciOiJub25lIn0.e30."] {
+            let status = gate.admit(&mut request(CALLS[0].0, Some(bad))).unwrap_err();
+            assert_eq!(status.code(), Code::Unauthenticated);
+            assert!(status.message().contains("; "), "{status}");
+            assert!(bad.is_empty() || !status.message().contains(bad), "{status}");
+        }
+    }
+}

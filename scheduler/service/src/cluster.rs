@@ -1,0 +1,125 @@
+//! The cluster as a whole: who one is, hosts, use, and tokens.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use partita_identity::token::{Role, Signer, SignerError};
+use partita_protocol::client::cluster_server::Cluster;
+use partita_protocol::client::{
+    Empty, HostsResponse, IssueJoinTokenRequest, IssueTokenRequest, IssueTokenResponse, Principal, UsageRequest,
+    UsageResponse,
+};
+use partita_types::{HostName, TenantName, format_duration};
+use tonic::{Request as Call, Response, Status};
+use tracing::info;
+
+use crate::auth::caller;
+use crate::driver::Handle;
+use crate::{scope, wire};
+
+/// Life of a token for which none was given, unless the policy allows less.
+const TOKEN_LIFETIME: Duration = Duration::from_secs(12 * 3_600);
+/// Life of a join token for which none was given.
+const JOIN_LIFETIME: Duration = Duration::from_secs(3_600);
+
+/// The service of the cluster.
+#[derive(Debug)]
+pub(crate) struct ClusterService {
+    handle: Handle,
+    signer: Arc<Signer>,
+}
+
+impl ClusterService {
+    pub(crate) fn new(handle: Handle, signer: Arc<Signer>) -> Self {
+        Self { handle, signer }
+    }
+}
+
+fn lifetime(seconds: u64, default: Duration) -> Duration {
+    if seconds == 0 { default } else { Duration::from_secs(seconds) }
+}
+
+fn not_issued(error: &SignerError) -> Status {
+    Status::invalid_argument(crate::chain(error))
+}
+
+#[tonic::async_trait]
+impl Cluster for ClusterService {
+    async fn who_am_i(&self, call: Call<Empty>) -> Result<Response<Principal>, Status> {
+        let claims = caller(&call)?.0;
+        Ok(Response::new(Principal {
+            subject: claims.sub.clone(),
+            tenant: claims.tenant.to_string(),
+            role: claims.role.to_string(),
+            token_id: claims.jti.clone(),
+            expires_at_s: claims.exp.micros / 1_000_000,
+            cluster: self.signer.cluster().to_owned(),
+        }))
+    }
+
+    async fn hosts(&self, call: Call<Empty>) -> Result<Response<HostsResponse>, Status> {
+        let show_addresses = caller(&call)?.sees_all_tenants();
+        let hosts = self.handle.query(partita_core::Core::hosts).await?;
+        let hosts = hosts.into_iter().map(|view| wire::host(view, show_addresses)).collect();
+        Ok(Response::new(HostsResponse { hosts }))
+    }
+
+    async fn usage(&self, call: Call<UsageRequest>) -> Result<Response<UsageResponse>, Status> {
+        let caller = caller(&call)?;
+        let named = call.into_inner().tenant;
+        let wanted = if named.is_empty() && caller.sees_all_tenants() {
+            None
+        } else {
+            Some(scope::tenant(&caller, &named, &format!("tenant {named:?}"))?)
+        };
+        let tenants = self.handle.query(partita_core::Core::tenants).await?;
+        let tenants: Vec<_> = tenants
+            .into_iter()
+            .filter(|view| wanted.as_ref().is_none_or(|wanted| *wanted == view.name))
+            .map(wire::usage)
+            .collect();
+        match wanted {
+            Some(tenant) if tenants.is_empty() => Err(scope::undefined(&tenant)),
+            _ => Ok(Response::new(UsageResponse { tenants })),
+        }
+    }
+
+    async fn issue_token(&self, call: Call<IssueTokenRequest>) -> Result<Response<IssueTokenResponse>, Status> {
+        let caller = caller(&call)?;
+        let IssueTokenRequest { tenant, subject, role, lifetime_s } = call.into_inner();
+        let invalid = |error: &dyn std::fmt::Display| Status::invalid_argument(error.to_string());
+        let tenant = TenantName::new(&tenant).map_err(|error| invalid(&error))?;
+        let role: Role = role.parse().map_err(|error| invalid(&error))?;
+        let tenants = self.handle.query(partita_core::Core::tenants).await?;
+        let view = tenants.iter().find(|view| view.name == tenant).ok_or_else(|| scope::undefined(&tenant))?;
+        let limit = view.policy.token_lifetime;
+        let lifetime = lifetime(lifetime_s, TOKEN_LIFETIME.min(limit));
+        if lifetime > limit {
+            return Err(Status::invalid_argument(format!(
+                "the policy of tenant {tenant} allows tokens to live {}, not {}",
+                format_duration(limit),
+                format_duration(lifetime)
+            )));
+        }
+        let token = self
+            .signer
+            .issue(&tenant, &subject, role, lifetime, partita_identity::now())
+            .map_err(|error| not_issued(&error))?;
+        info!(%tenant, subject, %role, by = %caller.0.sub, by_token = %caller.0.jti, "token issued");
+        Ok(Response::new(IssueTokenResponse { token: token.expose().to_owned() }))
+    }
+
+    async fn issue_join_token(
+        &self,
+        call: Call<IssueJoinTokenRequest>,
+    ) -> Result<Response<IssueTokenResponse>, Status> {
+        let caller = caller(&call)?;
+        let IssueJoinTokenRequest { host, lifetime_s } = call.into_inner();
+        let host = HostName::new(&host).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let lifetime = lifetime(lifetime_s, JOIN_LIFETIME);
+        let token =
+            self.signer.issue_join(&host, lifetime, partita_identity::now()).map_err(|error| not_issued(&error))?;
+        info!(%host, by = %caller.0.sub, by_token = %caller.0.jti, "join token issued");
+        Ok(Response::new(IssueTokenResponse { token: token.expose().to_owned() }))
+    }
+}

@@ -1,0 +1,143 @@
+//! The thread that owns the journal: records first, then everything else, in order.
+//!
+//! All rounds that wait are written as one batch. The batch is flushed at once if an answer depends on it, and soon
+//! otherwise: sooner if somebody watches, because watchers see only what is on disk.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use partita_core::{Action, Record};
+use partita_store::{Journal, JournalError};
+
+use super::{Effects, Failed, Step};
+use crate::chain;
+use crate::metrics::Metrics;
+
+/// Longest time until a record that nobody waits for is on disk.
+const FLUSH_WITHIN: Duration = Duration::from_millis(20);
+/// Shortest time between two flushes for the sake of watchers.
+const FLUSH_FOR_WATCHERS: Duration = Duration::from_millis(2);
+/// Steps taken together; bounds the delay of the first one.
+const TOGETHER: usize = 16_384;
+
+pub(super) struct Writer {
+    journal: Box<dyn Journal>,
+    effects: Effects,
+    rounds: Receiver<Vec<Step>>,
+    metrics: Metrics,
+    records: Vec<Record>,
+    /// Since when something appended is not flushed.
+    unflushed: Option<Instant>,
+    flushed: Instant,
+}
+
+#[expect(clippy::disallowed_methods, reason = "measures when to flush and how long it takes; decides nothing else")]
+fn clock() -> Instant {
+    Instant::now()
+}
+
+impl Writer {
+    pub(super) fn new(
+        journal: Box<dyn Journal>,
+        effects: Effects,
+        rounds: Receiver<Vec<Step>>,
+        metrics: Metrics,
+    ) -> Self {
+        Self { journal, effects, rounds, metrics, records: Vec::new(), unflushed: None, flushed: clock() }
+    }
+
+    /// Runs until the core thread is gone. On an error nothing that was not written is acknowledged: all who wait
+    /// learn that the scheduler stopped.
+    pub(super) fn run(mut self) -> Result<(), Failed> {
+        let stopped = |error: JournalError| Failed(format!("the journal failed: {}", chain(&error)));
+        loop {
+            match self.next() {
+                Ok(first) => {
+                    let steps = self.together(first);
+                    self.work(steps).map_err(stopped)?;
+                }
+                Err(RecvTimeoutError::Timeout) => self.flush().map_err(stopped)?,
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.flush().map_err(stopped)?;
+                    self.effects.end();
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// When the next flush is due.
+    fn due(&self) -> Option<Instant> {
+        let relaxed = self.unflushed? + FLUSH_WITHIN;
+        let watched = self.effects.watchers_wait().then(|| self.flushed + FLUSH_FOR_WATCHERS);
+        Some(watched.map_or(relaxed, |watched| watched.min(relaxed)))
+    }
+
+    fn next(&self) -> Result<Vec<Step>, RecvTimeoutError> {
+        match self.due() {
+            None => self.rounds.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(due) => match due.saturating_duration_since(clock()) {
+                Duration::ZERO => Err(RecvTimeoutError::Timeout),
+                wait => self.rounds.recv_timeout(wait),
+            },
+        }
+    }
+
+    fn together(&self, first: Vec<Step>) -> Vec<Step> {
+        let mut steps = first;
+        while steps.len() < TOGETHER {
+            match self.rounds.try_recv() {
+                Ok(more) => steps.extend(more),
+                Err(_) => break,
+            }
+        }
+        steps
+    }
+
+    fn work(&mut self, mut steps: Vec<Step>) -> Result<(), JournalError> {
+        let mut durable = false;
+        let records = &mut self.records;
+        // Order among records is kept, and so is the order of everything else; records come first.
+        for step in steps.extract_if(.., |step| matches!(step, Step::Act(Action::Persist(_)))) {
+            if let Step::Act(Action::Persist(record)) = step {
+                durable |= record.durable_before_visible();
+                records.push(record);
+            }
+        }
+        if !records.is_empty() {
+            let begin = clock();
+            self.journal.append(records)?;
+            self.metrics.append_seconds.observe(begin.elapsed().as_secs_f64());
+            self.metrics.batch_records.observe(f64::from(u32::try_from(records.len()).unwrap_or(u32::MAX)));
+            records.clear();
+            self.unflushed.get_or_insert(begin);
+        }
+        if durable {
+            self.sync()?;
+        }
+        for step in steps {
+            self.effects.perform(step);
+        }
+        if self.unflushed.is_none() {
+            self.effects.all_on_disk();
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), JournalError> {
+        let begin = clock();
+        self.journal.flush()?;
+        self.flushed = clock();
+        self.metrics.flush_seconds.observe(begin.elapsed().as_secs_f64());
+        self.unflushed = None;
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), JournalError> {
+        if self.unflushed.is_some() {
+            self.sync()?;
+        }
+        self.effects.all_on_disk();
+        Ok(())
+    }
+}

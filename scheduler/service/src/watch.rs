@@ -1,0 +1,57 @@
+//! The stream of a job's events: what there is, then what comes, until the job has ended.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::{Stream, stream};
+use partita_protocol::client::WatchResponse;
+use partita_types::JobId;
+use tokio::sync::watch;
+use tonic::Status;
+
+use crate::hub::{Log, Progress};
+use crate::status::not_found;
+use crate::wire;
+
+/// The answer to a watch.
+pub(crate) type Events = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
+
+struct Watcher {
+    job: JobId,
+    log: Arc<Log>,
+    progress: watch::Receiver<Progress>,
+    next: u64,
+}
+
+/// The events of `job` from number `from` on, in batches.
+pub(crate) fn events(job: JobId, log: Arc<Log>, from: u64) -> Events {
+    let progress = log.progress();
+    let watcher = Watcher { job, log, progress, next: from };
+    Box::pin(stream::try_unfold(watcher, Watcher::batch))
+}
+
+impl Watcher {
+    /// The next batch; `None` behind the end of the job.
+    async fn batch(mut self) -> Result<Option<(WatchResponse, Self)>, Status> {
+        loop {
+            // Marked as seen before it is read, so that nothing that comes in between is missed.
+            let progress = *self.progress.borrow_and_update();
+            if progress.gone {
+                return Err(not_found(format_args!("job {}", self.job)));
+            }
+            let events = self.log.read(self.next).map_err(|error| Status::out_of_range(error.to_string()))?;
+            if let Some((last, _)) = events.last() {
+                self.next = last + 1;
+                let events = events.into_iter().map(|(number, event)| wire::event(number, event)).collect();
+                return Ok(Some((WatchResponse { events }, self)));
+            }
+            if progress.ended {
+                return Ok(None);
+            }
+            // The hub keeps the sender for as long as the job exists, and `gone` is set before it is dropped.
+            if self.progress.changed().await.is_err() {
+                return Ok(None);
+            }
+        }
+    }
+}
