@@ -40,12 +40,12 @@ impl std::error::Error for PolicyErrors {}
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyFault {
     /// The directory or a file cannot be read.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}: {error}")]
     Unreadable {
         /// The directory or file.
         path: String,
-        /// What the system says.
-        source: io::Error,
+        /// What the system says. Part of the text rather than a source, because faults are listed, not chained.
+        error: io::Error,
     },
     /// More files than anybody writes by hand.
     #[error("{path} holds more than {limit} policy files")]

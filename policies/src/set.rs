@@ -55,7 +55,7 @@ impl PolicySet {
             let name = path.display().to_string();
             match read(&path) {
                 Ok(text) => files.push((name, text)),
-                Err(source) => faults.push(PolicyFault::Unreadable { path: name, source }),
+                Err(error) => faults.push(PolicyFault::Unreadable { path: name, error }),
             }
         }
         let parsed = Self::parse(&files);
@@ -148,7 +148,7 @@ fn version<N: AsRef<str>, T: AsRef<str>>(files: &[(N, T)]) -> PolicyVersion {
 
 fn policy_files(directory: &Path) -> Result<Vec<PathBuf>, PolicyErrors> {
     let path = || directory.display().to_string();
-    let unreadable = |source| PolicyErrors(vec![PolicyFault::Unreadable { path: path(), source }]);
+    let unreadable = |error| PolicyErrors(vec![PolicyFault::Unreadable { path: path(), error }]);
     let mut files = Vec::new();
     for entry in fs::read_dir(directory).map_err(unreadable)? {
         let file = entry.map_err(unreadable)?.path();
