@@ -93,7 +93,7 @@ pub(crate) struct DatasetFile {
     pub(crate) name: Setting<String>,
     /// Absolute path on the hosts.
     pub(crate) location: Setting<String>,
-    /// Which files of a directory, by file name; `*` stands for any characters. Default: all.
+    /// Which files of a directory, by file name: `*` stands for any bytes, `?` for one. Default: all.
     #[schemars(default)]
     pub(crate) include: Setting<Vec<Found<String>>>,
 }

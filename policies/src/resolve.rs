@@ -283,8 +283,8 @@ fn pattern_problem(pattern: &str) -> Option<&'static str> {
         Some("contains '/', but only file names are matched")
     } else if pattern.contains("**") {
         Some("contains \"**\"; directories are searched anyway, one * is enough")
-    } else if pattern.chars().any(|c| c.is_control() || matches!(c, '?' | '[' | ']' | '{' | '}' | '\\' | '!')) {
-        Some("contains a special character other than *")
+    } else if pattern.chars().any(|c| c.is_control() || matches!(c, '[' | ']' | '{' | '}' | '\\' | '!')) {
+        Some("contains a special character other than * and ?")
     } else {
         None
     }

@@ -192,10 +192,10 @@ fn patterns_are_for_file_names() {
         ("", "matches no file"),
         ("src/*.rs", "contains '/', but only file names are matched"),
         ("**.rs", "contains \"**\"; directories are searched anyway, one * is enough"),
-        ("*.{rs,toml}", "contains a special character other than *"),
+        ("*.{rs,toml}", "contains a special character other than * and ?"),
     ] {
         let text =
-            format!("[[tenant.acme.dataset]]\nname = \"d\"\nlocation = \"/d\"\ninclude = [\"*.rs\", \"{pattern}\"]\n");
+            format!("[[tenant.acme.dataset]]\nname = \"d\"\nlocation = \"/d\"\ninclude = [\"?.rs\", \"{pattern}\"]\n");
         assert_fault(&text, &format!("a.toml:4:20: tenant.acme.dataset[0].include: \"{pattern}\" {problem}"));
     }
 }
