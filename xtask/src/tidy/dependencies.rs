@@ -27,7 +27,7 @@ const ORDER: [&str; 16] = [
 /// Directories whose packages nobody else needs, with what they may need of the tree.
 const LEAVES: [(&str, &[&str]); 4] = [
     ("examples", &["guest-sdk/guest", "guest-sdk/macros"]),
-    ("bench/guests", &["guest-sdk/guest", "guest-sdk/macros"]),
+    ("bench/guest", &["guest-sdk/guest", "guest-sdk/macros"]),
     ("tests/guests", &["guest-sdk/guest", "guest-sdk/macros"]),
     ("xtask", &[]),
 ];
