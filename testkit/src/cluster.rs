@@ -9,7 +9,7 @@ use partita_core::{
 };
 use partita_policy::TenantPolicy;
 use partita_types::{
-    ArrayIndex, ByteSize, Cause, Frame, HostId, JobId, JobSpec, PartitionId, Report, StoredPartition, TenantId,
+    ArrayIndex, ByteSize, Cause, Frame, HostId, HostName, JobId, JobSpec, PartitionId, Report, StoredPartition, TenantId,
     Timestamp,
 };
 
@@ -351,8 +351,8 @@ impl Cluster {
     /// Inputs of runs that are not where they are said to be.
     #[must_use]
     pub fn missing(&self, runs: &[Run]) -> Vec<PartitionId> {
-        let there = |(stored, host): &(StoredPartition, HostId)| {
-            let name = self.connected.get(host).map(String::as_str);
+        let there = |(stored, host): &(StoredPartition, HostName)| {
+            let name = self.connected.values().find(|name| *name == host.as_str());
             name.is_some_and(|name| self.hosts[name].store.get(&stored.id) == Some(&stored.info))
         };
         runs.iter().flat_map(|run| &run.inputs).filter(|input| !there(input)).map(|(stored, _)| stored.id).collect()

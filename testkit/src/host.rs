@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use partita_core::{HostCommand, HostHello, HostMessage};
 use partita_types::{
     ArrayHeader, ArrayIndex, AttemptId, ByteSize, Cause, ContentHash, CpuTime, DatasetName, DatasetPlan, FailedAttempt,
-    Failure, Frame, FrameId, FunctionInfo, HostCapacity, HostId, HostName, Incarnation, InputGroup, Isolation, JobId,
+    Failure, Frame, FrameId, FunctionInfo, HostCapacity, HostName, Incarnation, InputGroup, Isolation, JobId,
     OutputInfo, PartitionId, Report, StoredPartition, SucceededBatch, Usage,
 };
 
@@ -50,7 +50,7 @@ pub struct Run {
     /// Its frame.
     pub frame: FrameId,
     /// What it reads, and at which host that is said to be.
-    pub inputs: Vec<(StoredPartition, HostId)>,
+    pub inputs: Vec<(StoredPartition, HostName)>,
     /// What it writes if it succeeds.
     pub outputs: Vec<OutputInfo>,
 }
@@ -199,7 +199,7 @@ impl HostModel {
                         digest.number(u64::from(count));
                         for input in inputs.by_ref().take(count as usize) {
                             digest.bytes(&input.partition.info.hash.0);
-                            read.push((input.partition, frame.sources[input.source as usize].host));
+                            read.push((input.partition, frame.sources[input.source as usize].name.clone()));
                         }
                     }
                     InputGroup::Dataset(_) => digest.number(u64::from(*index)),

@@ -50,7 +50,8 @@ impl Core {
         gone
     }
 
-    fn is_at(&self, attempt: AttemptId, host: HostId) -> bool {
+    /// Whether a host has the outputs of an attempt, and they are the ones that count.
+    pub(crate) fn is_at(&self, attempt: AttemptId, host: HostId) -> bool {
         let task =
             self.find_job(attempt.task.job).and_then(|job| job.find_task(attempt.task.array, attempt.task.index));
         task.is_some_and(|task| task.attempt == attempt.number.0.get() && task.place() == Place::At(host))

@@ -1,7 +1,7 @@
 //! What hosts say became of their attempts. Stale and malformed words change nothing but a counter.
 
 use partita_types::{
-    ArrayIndex, AttemptNumber, ByteSize, Cause, FailedAttempt, Failure, FrameId, HostId, JobId, OutputInfo,
+    ArrayIndex, AttemptId, AttemptNumber, ByteSize, Cause, FailedAttempt, Failure, FrameId, HostId, JobId, OutputInfo,
     PartitionId, Report, SucceededBatch, TaskId, Timestamp, Usage,
 };
 
@@ -36,16 +36,26 @@ impl Core {
             self.stale += 1;
             return;
         }
-        let Some(width) = width else {
-            batch.indexes.iter().for_each(|index| self.note_stopped(host, batch.job, batch.array, *index));
-            return;
-        };
+        // Of a job that is gone nobody knows how many outputs its tasks had, but the report does.
+        let width = width.unwrap_or(batch.outputs.len() / tasks.max(1));
         let mut valid = Vec::with_capacity(tasks);
+        let mut unwanted = Vec::new();
         for (index, attempt) in batch.indexes.iter().zip(&batch.attempts) {
             let task = TaskId { job: batch.job, array: batch.array, index: *index };
-            valid.push(self.close_attempt(host, task, *attempt));
+            let attempt = AttemptId { task, number: *attempt };
+            let current = self.close_attempt(host, task, attempt.number);
+            valid.push(current);
+            if !current && !self.is_at(attempt, host) {
+                let outputs = (0_u32..).take(width);
+                unwanted.extend(outputs.map(|output| PartitionId { attempt, output }));
+            }
         }
-        let batch = if valid.iter().all(|valid| *valid) { batch } else { filtered(batch, &valid, width) };
+        self.send_drops(host, &unwanted, actions);
+        let batch = if unwanted.is_empty() && valid.iter().all(|valid| *valid) {
+            batch
+        } else {
+            filtered(batch, &valid, width)
+        };
         if !batch.indexes.is_empty() {
             self.commit_from(Record::Succeeded { batch, at: self.now }, host, actions);
         }
@@ -87,7 +97,7 @@ impl Core {
             let task = TaskId { job: id, array, index };
             let number = self.find_job(id).and_then(|job| AttemptNumber::from_wire(job.task(array.0, index).attempt));
             let Some(number) = number.filter(|number| self.close_attempt(host, task, *number)) else { continue };
-            let attempt = partita_types::AttemptId { task, number };
+            let attempt = AttemptId { task, number };
             self.record_failure(attempt, failure.clone(), Usage::default(), actions);
         }
         self.release_frame(slot);
