@@ -15,12 +15,18 @@
 
 mod artefact;
 mod batch;
+mod clock;
 mod compiler;
 mod control;
 mod engine;
 mod executor;
+mod guest;
+mod lane;
 mod payload;
+mod process;
 mod program;
+mod text;
+mod wire;
 mod zygote;
 
 pub use artefact::{ARTEFACT_MAX, Artefact, ArtefactCache};
@@ -29,5 +35,7 @@ pub use compiler::{CompileError, CompileLimits, Compiler, compiler_main};
 pub use control::{RunControl, Running};
 pub use executor::{Executor, ExecutorHandle};
 pub use payload::{INLINE_MAX, Mapping, PartitionFile, PartitionWriter, Payload};
+#[doc(hidden)]
+pub use process::probe;
 pub use program::Program;
 pub use zygote::{ForkError, StartError, Zygote, ZygoteConfig, zygote_main};
