@@ -1,8 +1,8 @@
 //! How large is pi? `sample` throws darts at a square and counts those that hit the circle in it, `merge` adds up.
 //!
 //! No input at all: the tasks of the array differ in the random numbers that their hosts give them. In a deterministic
-//! task, which is the default, these follow from the task's identity, so the same job gives the same result wherever and
-//! however often its tasks run.
+//! task, which is the default, these follow from the task's identity, so a job has one result, wherever and however often
+//! its tasks run.
 
 use partita::prelude::*;
 use partita::{Random, ensure};
