@@ -3,7 +3,10 @@
 //! Commands here call other programs (cargo first of all) and judge what they say; they contain nothing of Partita
 //! itself and depend on none of its crates, so that they build in seconds.
 
+mod bench;
 mod checks;
+mod children;
+mod demo;
 mod guests;
 mod setup;
 mod tidy;
@@ -29,6 +32,10 @@ enum Command {
     Setup(setup::Arguments),
     /// Build the guest modules: the examples and those of the tests.
     Guests,
+    /// Show the whole path on real data: two hosts, two tenants, every number verified.
+    Demo(demo::Arguments),
+    /// Measure, and print figures.
+    Bench(bench::Arguments),
     /// Run every check: format, lints, all tests, documentation, examples. What continuous integration calls.
     Test(checks::Arguments),
     /// Check the rules of the source tree that no compiler checks.
@@ -54,6 +61,8 @@ fn run(command: &Command) -> anyhow::Result<ExitCode> {
                 println!("{}", guest.display());
             }
         }
+        Command::Demo(arguments) => demo::run(&workspace, arguments)?,
+        Command::Bench(arguments) => bench::run(&workspace, arguments)?,
         Command::Test(arguments) => return checks::run(&workspace, arguments),
         Command::Tidy => {
             let faults = tidy::check(&workspace)?;
