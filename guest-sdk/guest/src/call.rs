@@ -53,7 +53,8 @@ impl Module {
         };
         if groups.len() != task.inputs as usize {
             let (takes, given) = (task.inputs, groups.len());
-            return Err(Error::new(format!("`{name}` takes {takes} inputs, but the job gives it {given}")));
+            let inputs = if takes == 1 { "input" } else { "inputs" };
+            return Err(Error::new(format!("`{name}` takes {takes} {inputs}, but the job gives it {given}")));
         }
         if let Some(writes) = task.outputs
             && outputs.len() != writes as usize
@@ -264,7 +265,9 @@ impl<X: ToOutput> Return for Partitioned<X> {
     fn finish(self, call: &mut Call) -> Result<()> {
         let (function, made, asked) = (call.function, self.len(), call.outputs.len());
         if made != asked {
-            return Err(Error::new(format!("`{function}` made {made} outputs, but the job asks for {asked}")));
+            return Err(Error::new(format!(
+                "`{function}` made values for {made} outputs, but the job asks for {asked}"
+            )));
         }
         // Each value is dropped as soon as it is written: they may be most of the task's memory.
         for (value, sink) in self.into_iter().zip(call.outputs.drain(..)) {

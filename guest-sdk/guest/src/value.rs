@@ -274,6 +274,12 @@ impl ToOutput for Text {
     }
 }
 
+impl ToOutput for &str {
+    fn to_output(&self, output: &mut Writer) -> Result<()> {
+        Ok(output.write_all(self.as_bytes())?)
+    }
+}
+
 impl ToOutput for String {
     fn to_output(&self, output: &mut Writer) -> Result<()> {
         Ok(output.write_all(self.as_bytes())?)
