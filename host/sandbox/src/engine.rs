@@ -178,8 +178,7 @@ mod tests {
         let decided = PROPOSALS.iter().fold(WasmFeatures::empty(), |all, (proposal, _)| all | *proposal);
         // On by default in the parser, harmless, and without a meaning of their own: encodings, and the types that
         // reference types need.
-        let encodings =
-            WasmFeatures::GC_TYPES | WasmFeatures::CALL_INDIRECT_OVERLONG | WasmFeatures::BULK_MEMORY_OPT;
+        let encodings = WasmFeatures::GC_TYPES | WasmFeatures::CALL_INDIRECT_OVERLONG | WasmFeatures::BULK_MEMORY_OPT;
         let undecided = WasmFeatures::default() - decided - encodings;
         assert!(undecided.is_empty(), "undecided: {undecided:?}");
     }

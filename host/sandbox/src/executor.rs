@@ -22,11 +22,13 @@ use crate::{AttemptEnd, Batch, RunControl, RunEnd};
 pub(crate) const WATCH_PERIOD: Duration = Duration::from_millis(4);
 /// How long after a kill the death of a process may take to be told; freeing memory takes 25 ms per GiB.
 const DEATH_LIMIT: Duration = Duration::from_secs(10);
+/// How long a process may live on after its connection closed.
+const CLOSING_LIMIT: Duration = Duration::from_secs(1);
 /// What `describe` may use.
 const DESCRIBE_LIMITS: TaskLimits = TaskLimits {
     memory: ByteSize::gib(1),
-    cpu_time: CpuTime::from_micros(5_000_000),
-    wall_time: Duration::from_secs(15),
+    cpu_time: CpuTime::from_micros(2_000_000),
+    wall_time: Duration::from_secs(30),
     output: ByteSize::ZERO,
     log: ByteSize::kib(4),
 };
@@ -95,12 +97,12 @@ impl ExecutorHandle {
     /// Kills the process and waits for its end.
     pub(crate) fn end(&self) -> Option<Death> {
         self.kill();
-        self.wait_for_death()
+        self.grave.wait(DEATH_LIMIT)
     }
 
-    /// Waits for the end of a process that is known to be ending.
+    /// Waits for the end of a process that has closed its connection, which an honest one does only by ending.
     pub(crate) fn wait_for_death(&self) -> Option<Death> {
-        self.grave.wait(DEATH_LIMIT)
+        self.grave.wait(CLOSING_LIMIT)
     }
 }
 
@@ -114,8 +116,7 @@ impl Executor {
         limit: Duration,
     ) -> Result<Self, String> {
         let handle = ExecutorHandle { pid: process.pid, pidfd: Arc::new(process.pidfd), grave: process.grave };
-        let mut executor =
-            Self { handle, socket, page, buffer: Vec::new(), memory, isolation: Isolation::Process };
+        let mut executor = Self { handle, socket, page, buffer: Vec::new(), memory, isolation: Isolation::Process };
         let message = executor.wait_ready(limit)?;
         match message.kind {
             from_executor::READY => {

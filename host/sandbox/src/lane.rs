@@ -90,8 +90,7 @@ impl<'a> Lane<'a> {
         control: &'a RunControl,
         on_end: &'a mut dyn FnMut(AttemptEnd),
     ) -> Self {
-        let expected =
-            Expected { outputs: batch.outputs, output: batch.limits.output, log: batch.limits.log };
+        let expected = Expected { outputs: batch.outputs, output: batch.limits.output, log: batch.limits.log };
         // The executor is idle, so its clock is exact and nobody else writes the page.
         executor.page.reset();
         let cpu_before = executor.handle.cpu_time().unwrap_or_default();
@@ -142,7 +141,12 @@ impl<'a> Lane<'a> {
     fn obey(&mut self) -> Result<(), Stop> {
         let requests = self.control.take();
         if requests.all {
-            return Err(Stop::CancelAll);
+            if self.sent > 0 {
+                return Err(Stop::CancelAll);
+            }
+            // Nothing has begun, so nothing has to be ended.
+            self.cancel_rest(None);
+            self.sent = self.collected;
         }
         for position in requests.positions {
             if position < self.collected || position >= self.batch.attempts.len() {
@@ -251,8 +255,7 @@ impl<'a> Lane<'a> {
         if !self.outbox.is_empty() {
             flags |= PollFlags::OUT;
         }
-        let mut polled =
-            [PollFd::new(&self.executor.socket, flags), PollFd::new(self.control, PollFlags::IN)];
+        let mut polled = [PollFd::new(&self.executor.socket, flags), PollFd::new(self.control, PollFlags::IN)];
         let timeout = Timespec::try_from(WATCH_PERIOD).ok();
         match rustix::event::poll(&mut polled, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
@@ -336,9 +339,11 @@ impl<'a> Lane<'a> {
 
     fn report(&mut self, claimed: ClaimedEnd) -> Result<(), Stop> {
         let result = match claimed.result {
-            Ok(outputs) => Ok(outputs.into_iter().map(accept).collect::<std::io::Result<_>>().map_err(|error| {
-                Stop::Garbage(format!("an output cannot be read: {error}"))
-            })?),
+            Ok(outputs) => Ok(outputs
+                .into_iter()
+                .map(accept)
+                .collect::<std::io::Result<_>>()
+                .map_err(|error| Stop::Garbage(format!("an output cannot be read: {error}")))?),
             Err(failure) => Err(failure),
         };
         let position = self.collected;
@@ -374,8 +379,7 @@ impl<'a> Lane<'a> {
         let claim = self.executor.page.claim();
         // An executor that claims to run nothing, or something impossible, is held to run what it owes first.
         let plausible = claim.filter(|claim| (self.collected as u64..self.sent as u64).contains(&claim.position));
-        let position =
-            plausible.and_then(|claim| usize::try_from(claim.position).ok()).unwrap_or(self.collected);
+        let position = plausible.and_then(|claim| usize::try_from(claim.position).ok()).unwrap_or(self.collected);
         let (done, total) = plausible.map_or((0, 0), |claim| (claim.done, claim.total));
         self.control.publish(Some(Running { position, done, total }));
         let watched = match &self.watched {
@@ -405,19 +409,19 @@ impl<'a> Lane<'a> {
     /// Ends the executor, saves what it finished, and blames at most one attempt.
     fn stop(mut self, stop: Stop) -> RunEnd {
         let before = self.collected;
-        let died_alone = matches!(stop, Stop::Died);
-        let death = if died_alone { self.executor.handle.wait_for_death() } else { self.executor.handle.end() };
-        if death.is_none() {
-            // A process that cannot be seen to die must not be waited for by the next one.
-            self.executor.handle.kill();
-        }
+        // A process that only closed its connection is not dead yet.
+        let natural = matches!(stop, Stop::Died).then(|| self.executor.handle.wait_for_death()).flatten();
+        let death = natural.or_else(|| self.executor.handle.end());
         let running = self.executor.page.claim().map(|claim| claim.position);
         self.save(&stop);
         let next = self.collected;
         let is_running = running == Some(next as u64);
         let unsent = next >= self.sent;
         let blamed = match stop {
-            Stop::CancelAll => return self.cancel_rest(death),
+            Stop::CancelAll => {
+                self.cancel_rest(death);
+                None
+            }
             Stop::Attempt { position, failure } if position == next => Some(failure),
             // The attempt ended while the signal was on its way. Whoever came next is handed on without blame.
             Stop::Attempt { position, .. } if position < next => None,
@@ -444,13 +448,10 @@ impl<'a> Lane<'a> {
         let _ = self.collect();
     }
 
-    fn cancel_rest(mut self, death: Option<Death>) -> RunEnd {
-        let untouched = self.sent == 0;
+    fn cancel_rest(&mut self, death: Option<Death>) {
         while self.collected < self.batch.attempts.len() {
             self.blame(cancelled(), death);
         }
-        let _ = untouched;
-        RunEnd::ExecutorLost { next: self.collected }
     }
 
     /// Reports a failure of the first attempt that has not ended, and charges it what nobody else was charged.
@@ -507,3 +508,6 @@ fn accept(output: ClaimedOutput) -> std::io::Result<Output> {
     let info = OutputInfo { size: ByteSize(bytes.len() as u64), hash };
     Ok(Output { payload, info })
 }
+
+#[cfg(test)]
+mod tests;

@@ -34,6 +34,7 @@ pub use batch::{AttemptEnd, Batch, BatchAttempt, LogLevel, LogLine, Output, RunE
 pub use compiler::{CompileError, CompileLimits, Compiler, compiler_main};
 pub use control::{RunControl, Running};
 pub use executor::{Executor, ExecutorHandle};
+pub use guest::trusted::measure_instance;
 pub use payload::{INLINE_MAX, Mapping, PartitionFile, PartitionWriter, Payload};
 #[doc(hidden)]
 pub use process::probe;

@@ -97,7 +97,7 @@ impl Grave {
         *waiting.unwrap_or_else(PoisonError::into_inner).0
     }
 
-    fn tell(&self, death: Death) {
+    pub(crate) fn tell(&self, death: Death) {
         *lock(&self.death) = Some(death);
         self.told.notify_all();
     }

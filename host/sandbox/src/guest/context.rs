@@ -142,9 +142,7 @@ impl context::HostOutput for State {
             return Err(self.fail(Cause::SandboxLimit, message));
         }
         self.outputs.write(handle.rep(), &bytes).map_err(|error| match error {
-            WriteError::Unknown => {
-                self.fail(Cause::SandboxLimit, format!("the guest has no output {}", handle.rep()))
-            }
+            WriteError::Unknown => self.fail(Cause::SandboxLimit, format!("the guest has no output {}", handle.rep())),
             WriteError::Limit { wanted, limit } => {
                 let (wanted, limit) = (ByteSize(wanted), ByteSize(limit));
                 self.fail(Cause::OutputSize, format!("the guest wrote {wanted} of output, its limit is {limit}"))

@@ -115,11 +115,11 @@ impl ResourceLimiter for Limiter {
 
     fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> Result<bool> {
         self.count()?;
-        if maximum.is_some_and(|maximum| desired > maximum) {
-            return Ok(false);
-        }
         if desired > TABLE_ELEMENTS_MAX {
             self.refused = Some(Refusal::Table { wanted: desired as u64 });
+            return Ok(false);
+        }
+        if maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(false);
         }
         Ok(self.take((desired.saturating_sub(current) as u64).saturating_mul(TABLE_ELEMENT_BYTES)))

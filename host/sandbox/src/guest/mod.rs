@@ -6,6 +6,7 @@ mod log;
 mod outputs;
 mod run;
 mod store;
+pub(crate) mod trusted;
 mod wasi;
 
 pub(crate) use context::{Source, State, linker};

@@ -124,7 +124,8 @@ fn function_info(function: types::Function) -> std::result::Result<FunctionInfo,
     let name = function.name;
     if name.is_empty() || name.len() > FUNCTION_NAME_MAX || shown(&name, FUNCTION_NAME_MAX) != name {
         let name = shown(&name, FUNCTION_NAME_MAX);
-        let message = format!("the module describes a function {name:?}, whose name is empty, too long or not printable");
+        let message =
+            format!("the module describes a function {name:?}, whose name is empty, too long or not printable");
         return Err(Failure::new(Cause::Module, message));
     }
     let doc = shown(&function.doc, FUNCTION_DOC_MAX);
@@ -180,7 +181,7 @@ fn call_failure(error: &Error, state: &State) -> Failure {
 /// the component's binary interface.
 fn untyped(error: &Error) -> (Cause, String) {
     let text = error.root_cause().to_string();
-    let is_limit = text.contains("fuel allocated for hostcalls") || text.contains("handle");
+    let is_limit = text.contains("fuel allocated for hostcalls") || text.contains("store handle limit exceeded");
     (if is_limit { Cause::SandboxLimit } else { Cause::Trap }, text)
 }
 

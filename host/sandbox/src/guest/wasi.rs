@@ -339,11 +339,7 @@ impl streams::HostOutputStream for State {
         self.print(&stream, &vec![0; usize::try_from(length).unwrap_or(0)])
     }
 
-    fn blocking_write_zeroes_and_flush(
-        &mut self,
-        stream: Resource<DynOutputStream>,
-        length: u64,
-    ) -> StreamResult<()> {
+    fn blocking_write_zeroes_and_flush(&mut self, stream: Resource<DynOutputStream>, length: u64) -> StreamResult<()> {
         self.write_zeroes(stream, length)
     }
 

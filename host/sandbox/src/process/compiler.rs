@@ -91,7 +91,11 @@ fn compile(engine: &wasmtime::Engine, component: &[u8], most: ByteSize) -> Resul
         .precompile_component(component)
         .map_err(|error| CompileError::Invalid(crate::text::shown(&format!("{error:#}"), 1024)))?;
     if code.len() as u64 > most.0 {
-        return Err(CompileError::TooLarge { what: "compiled code".to_owned(), size: code.len() as u64, limit: most.0 });
+        return Err(CompileError::TooLarge {
+            what: "compiled code".to_owned(),
+            size: code.len() as u64,
+            limit: most.0,
+        });
     }
     Ok(code)
 }

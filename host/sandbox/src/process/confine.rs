@@ -6,10 +6,9 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::RawFd;
 
-use landlock::{
-    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetStatus, Scope,
-};
+use landlock::{ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetStatus, Scope};
 use partita_types::{ByteSize, Isolation};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal, setrlimit};
 use seccompiler::{
@@ -17,7 +16,7 @@ use seccompiler::{
 };
 
 /// Descriptor 0 of every helper process is its socket, so the filter can name it.
-pub(crate) const SOCKET: u64 = 0;
+pub(crate) const SOCKET: RawFd = 0;
 const STDERR: u64 = 2;
 
 /// `ioctl` that tells which pages of a range were written to.
@@ -65,15 +64,17 @@ fn rules() -> Result<BTreeMap<i64, Vec<SeccompRule>>, seccompiler::Error> {
     ];
     let no_exec = || condition(2, SeccompCmpOp::MaskedEq(libc::PROT_EXEC.cast_unsigned().into()), 0);
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = any.into_iter().map(|call| (call, Vec::new())).collect();
-    rules.insert(libc::SYS_recvmsg, vec![argument(0, SOCKET)?]);
-    rules.insert(libc::SYS_sendmsg, vec![argument(0, SOCKET)?]);
+    rules.insert(libc::SYS_recvmsg, vec![argument(0, SOCKET.cast_unsigned().into())?]);
+    rules.insert(libc::SYS_sendmsg, vec![argument(0, SOCKET.cast_unsigned().into())?]);
     rules.insert(libc::SYS_write, vec![argument(0, STDERR)?]);
     rules.insert(libc::SYS_ioctl, vec![argument(1, PAGEMAP_SCAN)?]);
     rules.insert(libc::SYS_madvise, vec![argument(2, libc::MADV_DONTNEED.cast_unsigned().into())?]);
     rules.insert(libc::SYS_mremap, vec![argument(3, libc::MREMAP_MAYMOVE.cast_unsigned().into())?]);
     rules.insert(libc::SYS_futex, vec![argument(1, FUTEX_WAKE_PRIVATE)?]);
-    let seals = [libc::F_ADD_SEALS, libc::F_GET_SEALS].map(|command| argument(1, command.cast_unsigned().into()));
-    rules.insert(libc::SYS_fcntl, seals.into_iter().collect::<Result<_, _>>()?);
+    // In builds with debug assertions the standard library asks for a descriptor's flags before it closes it.
+    let commands = [libc::F_ADD_SEALS, libc::F_GET_SEALS, libc::F_GETFD];
+    let commands = commands.into_iter().map(|command| argument(1, command.cast_unsigned().into()));
+    rules.insert(libc::SYS_fcntl, commands.collect::<Result<_, _>>()?);
     rules.insert(libc::SYS_mmap, vec![SeccompRule::new(vec![no_exec()?])?]);
     rules.insert(libc::SYS_mprotect, vec![SeccompRule::new(vec![no_exec()?])?]);
     Ok(rules)

@@ -235,7 +235,7 @@ fn cancelled() -> Ended {
 }
 
 /// CPU time of this process in nanoseconds.
-fn cpu_now_ns() -> u64 {
+pub(super) fn cpu_now_ns() -> u64 {
     let now = clock_gettime(ClockId::ProcessCPUTime);
     now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
 }

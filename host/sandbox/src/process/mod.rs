@@ -8,24 +8,22 @@ pub(crate) mod world;
 pub(crate) mod zygote;
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use crate::wire::socket::Socket;
-
-const SOCKET: RawFd = confine::SOCKET as RawFd;
 
 /// The connection to the parent: descriptor 0, where the parent has put it.
 #[allow(unsafe_code, reason = "a descriptor by its number")]
 pub(crate) fn own_socket() -> Socket {
     // SAFETY: helper processes are started with their socket as descriptor 0, use it for nothing else, and call this once.
-    Socket::from_descriptor(unsafe { OwnedFd::from_raw_fd(SOCKET) })
+    Socket::from_descriptor(unsafe { OwnedFd::from_raw_fd(confine::SOCKET) })
 }
 
 /// Makes `socket` descriptor 0 of a forked process. The connection of the parent, which was there, is closed by that.
 #[allow(unsafe_code, reason = "a descriptor by its number")]
 pub(crate) fn adopt_socket(socket: OwnedFd) -> io::Result<Socket> {
     // SAFETY: replaces a descriptor that the parent's code owns; in this process that code never runs again.
-    if unsafe { libc::dup2(socket.as_raw_fd(), SOCKET) } < 0 {
+    if unsafe { libc::dup2(socket.as_raw_fd(), confine::SOCKET) } < 0 {
         return Err(io::Error::last_os_error());
     }
     drop(socket);

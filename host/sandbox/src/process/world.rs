@@ -37,10 +37,7 @@ const WASI: [&str; 20] = [
 
 /// The types of the world's exports.
 const EXPORTS: [(&str, &str); 2] = [
-    (
-        "describe",
-        "func() -> list<record{name: string, doc: string, inputs: option<u32>, outputs: option<u32>}>",
-    ),
+    ("describe", "func() -> list<record{name: string, doc: string, inputs: option<u32>, outputs: option<u32>}>"),
     (
         "run",
         "func(name: string, args: list<u8>, inputs: list<list<borrow>>, outputs: list<borrow>) \
@@ -141,7 +138,8 @@ fn type_text(types: &TypesRef<'_>, ty: ComponentValType, depth: u32) -> String {
         }
         ComponentDefinedType::Variant(variant) => {
             let case = |payload: &Option<ComponentValType>| payload.as_ref().map(|ty| format!("({})", text(ty)));
-            let cases = variant.cases.iter().map(|(name, item)| format!("{name}{}", case(&item.ty).unwrap_or_default()));
+            let cases =
+                variant.cases.iter().map(|(name, item)| format!("{name}{}", case(&item.ty).unwrap_or_default()));
             format!("variant{{{}}}", cases.collect::<Vec<_>>().join(", "))
         }
         ComponentDefinedType::List { element, .. } => format!("list<{}>", text(element)),

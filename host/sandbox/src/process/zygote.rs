@@ -8,16 +8,14 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
-use bytes::Bytes;
-use partita_types::{ByteSize, Isolation, TaskLimits, Timestamp};
+use partita_types::{ByteSize, Isolation};
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, PidfdFlags};
-use wasmtime::component::Component;
 
 use super::confine::{self, Allowance};
 use super::executor::{self, Prepared, Request};
 use crate::engine;
-use crate::guest::{AttemptInput, Guest};
+use crate::guest::trusted;
 use crate::wire::codec::{Reader, Writer};
 use crate::wire::socket::{Message, Packet, Socket};
 
@@ -45,16 +43,6 @@ pub(crate) mod from_zygote {
     /// Process id, wait status and CPU microseconds of an executor that ended.
     pub(crate) const ENDED: u8 = 5;
 }
-
-/// A small module of the right world, for warming up. Its body decides what `run` does.
-const WORLD: &str = include_str!("../world.wat");
-/// Traps for a function without a name and succeeds for others.
-const WARM_UP_BODY: &str = r#"
-(func (export "run") (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
-  (if (i32.eqz (local.get 1)) (then unreachable))
-  (call $done (local.get 4) (local.get 5) (local.get 6) (local.get 7)))
-(func (export "describe") (result i32) (i32.const 8))
-"#;
 
 /// Runs the zygote until its connection, descriptor 0, closes.
 pub(crate) fn main() -> ExitCode {
@@ -103,20 +91,11 @@ fn close_inherited() {
 /// Runs a trusted module, a trap included. The first call of a process and its first trap make system calls that an
 /// executor may not make; what they set up is inherited.
 fn warm_up(prepared: &Prepared) -> wasmtime::Result<()> {
-    let text = WORLD.replace(";;BODY", WARM_UP_BODY);
-    let component = wat::parse_str(text).map_err(wasmtime::Error::new)?;
-    let component = Component::new(&prepared.engine, component)?;
-    let guest = Guest::new(&prepared.engine, &prepared.linker, &component, None)?;
-    let input = || AttemptInput {
-        arguments: Bytes::new(),
-        inputs: Vec::new(),
-        seed: [0; 32],
-        limits: TaskLimits::default(),
-        outputs: 0,
-        started_at: Timestamp::default(),
-    };
-    for (function, succeeds) in [("warm", true), ("", false), ("warm", true), ("", false)] {
-        if guest.run(function, input()).result.is_ok() != succeeds {
+    // The first look at a clock asks the kernel where its fast clocks are.
+    executor::cpu_now_ns();
+    let guest = trusted::load(&prepared.engine, &prepared.linker)?;
+    for (function, succeeds) in [(trusted::SUCCEEDS, true), (trusted::TRAPS, false)].repeat(2) {
+        if guest.run(function, trusted::attempt()).result.is_ok() != succeeds {
             wasmtime::bail!("the warm-up module did not behave as it must");
         }
     }
@@ -214,13 +193,8 @@ impl Zygote {
     /// Lets a throw-away child confine itself, as executors will, and tell by its exit status how far it got.
     fn measure_isolation(&self) -> io::Result<Isolation> {
         let Some(pid) = fork()? else {
-            let allowance = Allowance {
-                data: None,
-                address_space: None,
-                file: ByteSize::ZERO,
-                descriptors: 16,
-                cpu_seconds: None,
-            };
+            let allowance =
+                Allowance { data: None, address_space: None, file: ByteSize::ZERO, descriptors: 16, cpu_seconds: None };
             let isolation = confine::confine(&allowance, self.prepared.nice, &self.prepared.filter);
             super::exit_now(isolation.map_or(libc::EXIT_FAILURE, |isolation| PROBE_BASE + isolation as i32));
         };
@@ -274,15 +248,4 @@ fn wait_for(pid: Pid) -> io::Result<(i32, u64)> {
     }
     let micros = |time: libc::timeval| time.tv_sec.cast_unsigned() * 1_000_000 + time.tv_usec.cast_unsigned();
     Ok((status, micros(usage.ru_utime) + micros(usage.ru_stime)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_warm_up_module_is_of_the_world_that_is_checked() {
-        let component = wat::parse_str(WORLD.replace(";;BODY", WARM_UP_BODY)).unwrap();
-        crate::process::inspect::inspect(&component).unwrap();
-    }
 }

@@ -243,3 +243,72 @@ fn encode_option(value: Option<u32>, writer: &mut Writer) {
 fn decode_option(reader: &mut Reader<'_>) -> Result<Option<u32>, Malformed> {
     Ok(if reader.u8()? == 0 { None } else { Some(reader.u32()?) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXPECTED: Expected = Expected { outputs: 2, output: ByteSize(100), log: ByteSize(100) };
+
+    fn ended() -> Ended {
+        Ended {
+            result: Ok(vec![Written::Inline(b"one".to_vec()), Written::Inline(Vec::new())]),
+            log: vec![LogLine { level: LogLevel::Error, text: "line".to_owned() }],
+            log_cut: 3,
+            peak_memory: ByteSize(5),
+        }
+    }
+
+    fn encoded(ended: Ended) -> Vec<u8> {
+        let mut writer = Writer::default();
+        assert!(encode(ended, 7, &mut writer).is_empty());
+        writer.into_bytes()
+    }
+
+    #[test]
+    fn an_end_survives_the_way() {
+        let end = decode(&encoded(ended()), &mut VecDeque::new(), &EXPECTED).unwrap();
+        assert_eq!((end.cpu_ns, end.peak_memory), (7, ByteSize(5)));
+        let outputs = end.result.unwrap();
+        assert!(matches!(&outputs[0], ClaimedOutput::Inline(bytes) if bytes == "one"));
+        let log: Vec<_> = end.log.iter().map(|line| line.text.as_str()).collect();
+        assert_eq!(log, ["line", "3 more lines were cut, the log limit is 100 B"]);
+    }
+
+    #[test]
+    fn a_failure_survives_the_way_with_the_last_lines_of_the_log() {
+        let failure = Failure { backtrace: vec!["f".to_owned()], ..Failure::new(Cause::Stack, "deep") };
+        let end = decode(&encoded(Ended { result: Err(failure), ..ended() }), &mut VecDeque::new(), &EXPECTED);
+        let failure = end.unwrap().result.unwrap_err();
+        assert_eq!((failure.cause, failure.message.as_str()), (Cause::Stack, "deep"));
+        assert_eq!((failure.backtrace, failure.log_tail.len()), (vec!["f".to_owned()], 2));
+    }
+
+    #[test]
+    fn changed_bytes_never_do_worse_than_an_error() {
+        let valid = encoded(ended());
+        for position in 0..valid.len() {
+            for value in [0, 1, 2, 0x7f, 0x80, 0xff] {
+                let mut changed = valid.clone();
+                changed[position] = value;
+                if let Ok(end) = decode(&changed, &mut VecDeque::new(), &EXPECTED) {
+                    assert!(end.result.is_err() || end.result.is_ok_and(|outputs| outputs.len() == 2));
+                }
+                let _ = decode_functions(&changed);
+            }
+        }
+    }
+
+    #[test]
+    fn another_number_of_outputs_is_refused() {
+        let fewer = Ended { result: Ok(vec![Written::Inline(Vec::new())]), ..ended() };
+        assert!(decode(&encoded(fewer), &mut VecDeque::new(), &EXPECTED).is_err());
+    }
+
+    #[test]
+    fn a_log_far_beyond_the_limit_is_refused() {
+        let line = LogLine { level: LogLevel::Info, text: "x".repeat(4_000) };
+        let flood = Ended { log: vec![line; 10], ..ended() };
+        assert!(decode(&encoded(flood), &mut VecDeque::new(), &EXPECTED).is_err());
+    }
+}

@@ -33,7 +33,10 @@ fn a_component_of_another_world_is_refused_by_the_missing_export() {
           (func (export "describe") (result u32) (canon lift (core func $m "f"))))"#,
     );
     let text = refusal(&other.unwrap());
-    assert!(text.contains("export \"describe\" is func() -> u32, expected func() -> list<record{name: string"), "{text}");
+    assert!(
+        text.contains("export \"describe\" is func() -> u32, expected func() -> list<record{name: string"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -50,7 +53,7 @@ fn an_import_that_is_not_granted_is_refused_by_name() {
 fn a_function_that_the_context_does_not_have_is_refused_by_name() {
     let text = include_str!("../../src/world.wat")
         .replace(";;BODY", &format!("{RUN} unreachable) {NO_FUNCTIONS}"))
-        .replace(r#"(export "progress" (func"#, r#"(export "escape" (func)) (export "progress" (func"#);
+        .replace(r#"(export "progress" (func (param"#, r#"(export "escape" (func)) (export "progress" (func (param"#);
     let text = refusal(&wat::parse_str(text).unwrap());
     assert_eq!(text, "component imports \"partita:task/context@0.1.0#escape\", which is not granted");
 }
@@ -100,10 +103,7 @@ fn every_disabled_proposal_is_refused() {
         ("function references", "(func (param (ref func)))"),
         ("exceptions", "(tag $t) (func (throw $t))"),
         ("tail calls", "(func $f (return_call $f))"),
-        (
-            "relaxed SIMD",
-            "(func (drop (f32x4.relaxed_min (v128.const i64x2 0 0) (v128.const i64x2 0 0))))",
-        ),
+        ("relaxed SIMD", "(func (drop (f32x4.relaxed_min (v128.const i64x2 0 0) (v128.const i64x2 0 0))))"),
         ("wide arithmetic", "(func (drop (drop (i64.mul_wide_u (i64.const 1) (i64.const 1)))))"),
         ("custom page sizes", "(memory $small 1 (pagesize 1))"),
         ("stack switching", "(type $f (func)) (type $c (cont $f))"),

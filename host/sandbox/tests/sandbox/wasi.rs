@@ -97,7 +97,13 @@ fn the_environment_is_empty() {
 
 #[test]
 fn exit_is_a_failure_and_not_the_end_of_the_executor() {
-    let leaving = using("cli/exit@0.2.6", "exit", r#"(func (param "status" (result)))"#, "(param i32)", "(call $wasi (i32.const 1))");
+    let leaving = using(
+        "cli/exit@0.2.6",
+        "exit",
+        r#"(func (param "status" (result)))"#,
+        "(param i32)",
+        "(call $wasi (i32.const 1))",
+    );
     let failure = failure_of(&leaving, Cause::Trap);
     assert_eq!(failure.message, "the guest called exit with status 1");
 }
