@@ -9,8 +9,8 @@ use partita_core::{
 };
 use partita_policy::TenantPolicy;
 use partita_types::{
-    ArrayIndex, ByteSize, Cause, Frame, HostId, HostName, JobId, JobSpec, PartitionId, Report, StoredPartition, TenantId,
-    Timestamp,
+    ArrayIndex, ByteSize, Cause, Frame, HostId, HostName, JobId, JobSpec, PartitionId, Report, StoredPartition,
+    TenantId, Timestamp,
 };
 
 use crate::builders::MODULE;

@@ -93,7 +93,7 @@ impl Host {
     pub(crate) fn free_slots(&self, long: bool) -> u32 {
         let frames = u32::try_from(self.frames.len()).unwrap_or(u32::MAX);
         let free = self.slots().saturating_sub(frames);
-        if long { free.min((self.capacity.cores + 1).saturating_sub(self.long_frames)) } else { free }
+        if long { free.min(self.capacity.cores.saturating_add(1).saturating_sub(self.long_frames)) } else { free }
     }
 
     pub(crate) fn free_memory(&self) -> u64 {

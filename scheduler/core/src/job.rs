@@ -62,7 +62,7 @@ impl Job {
         plans: Vec<DatasetPlan>,
     ) {
         for plan in &plans {
-            self.totals.dataset_files += plan.files;
+            self.totals.dataset_files = self.totals.dataset_files.saturating_add(plan.files);
             self.totals.dataset_bytes = self.totals.dataset_bytes.saturating_add(plan.bytes);
         }
         let mut plans = plans.into_iter();

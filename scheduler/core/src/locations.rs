@@ -55,7 +55,7 @@ impl Core {
                     }
                 }
                 host.stored_partitions -= outputs;
-                host.stored_bytes -= bytes;
+                host.stored_bytes = host.stored_bytes.saturating_sub(bytes);
                 away.1 = u32::from(host.is_detached());
                 subtract(&mut owner.located, host.id, bytes);
             }
@@ -67,9 +67,10 @@ impl Core {
                 let host = &mut self.hosts[host.0 as usize];
                 *host.stored.entry((id, array)).or_default() += 1;
                 host.stored_partitions += outputs;
-                host.stored_bytes += bytes;
+                host.stored_bytes = host.stored_bytes.saturating_add(bytes);
                 away.0 = u32::from(host.is_detached());
-                *owner.located.entry(host.id).or_default() += bytes;
+                let there = owner.located.entry(host.id).or_default();
+                *there = there.saturating_add(bytes);
             }
             Place::Unknown => away.0 = 1,
             Place::Nowhere => stored = stored.saturating_sub(bytes),
@@ -130,7 +131,7 @@ impl Core {
 
 fn subtract(located: &mut std::collections::BTreeMap<HostId, u64>, host: HostId, bytes: u64) {
     if let Some(there) = located.get_mut(&host) {
-        *there -= bytes;
+        *there = there.saturating_sub(bytes);
         if *there == 0 {
             located.remove(&host);
         }

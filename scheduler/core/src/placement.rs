@@ -20,13 +20,12 @@ struct Assignment {
 impl Core {
     /// Hands out what can be handed out. Each round makes one frame or rules one tenant out.
     pub(crate) fn place_work(&mut self, actions: &mut Vec<Action>) {
-        if self.tenants.iter().all(|tenant| tenant.runnable.is_empty()) {
-            return;
-        }
         let capacity = self.capacity();
         let mut passed = BTreeSet::new();
         let mut assignments: BTreeMap<HostId, Assignment> = BTreeMap::new();
-        while let Some(tenant) = self.next_tenant(capacity, &passed) {
+        while self.has_room()
+            && let Some(tenant) = self.next_tenant(capacity, &passed)
+        {
             let placed = self.plan_frame(tenant).is_some_and(|plan| self.hand_out(plan, &mut assignments));
             if !placed {
                 passed.insert(tenant);

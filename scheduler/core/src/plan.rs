@@ -85,6 +85,11 @@ impl Core {
         candidates.min_by(|a, b| compare_shares(a, b, capacity)).map(|tenant| tenant.id)
     }
 
+    /// Whether any host could take a frame of anything.
+    pub(crate) fn has_room(&self) -> bool {
+        self.hosts.iter().any(|host| host.is_attached() && host.free_slots(false) > 0)
+    }
+
     /// The next frame of a tenant, if there is room for any.
     pub(crate) fn plan_frame(&self, tenant: TenantId) -> Option<Plan> {
         let tenant = self.tenants.get(tenant.0 as usize)?;
@@ -132,15 +137,17 @@ impl Core {
             return Err(Hold::TooLarge { needed, largest });
         }
         let hosts = u32::try_from(strong().count()).unwrap_or(u32::MAX);
-        Err(Hold::Busy { hosts, slots: strong().map(Host::slots).sum(), own: usage.frames })
+        Err(Hold::Busy { hosts, slots: strong().map(Host::slots).fold(0, u32::saturating_add), own: usage.frames })
     }
 
     /// Chooses tasks and host. `hosts` is not empty, and the array has ready tasks.
     fn choose(&self, tenant: &Tenant, job: &Job, array: u32, hosts: &[HostId]) -> Plan {
         let owner = job.array(array);
         let run_time = tenant.run_times.get(owner.learned);
-        let free: u32 = hosts.iter().map(|id| self.hosts[id.0 as usize].free_slots(run_time.is_long())).sum();
-        let cores: u32 = self.hosts.iter().filter(|host| host.is_attached()).map(|host| host.capacity.cores).sum();
+        let free = hosts.iter().map(|id| self.hosts[id.0 as usize].free_slots(run_time.is_long()));
+        let free = free.fold(0, u32::saturating_add);
+        let cores = self.hosts.iter().filter(|host| host.is_attached()).map(|host| host.capacity.cores);
+        let cores = cores.fold(0, u32::saturating_add);
         let fair = owner.ready.len().div_ceil(free.max(cores).max(1));
         let most = run_time.frame_tasks().min(fair).max(1);
         let load = |id: HostId| {
@@ -183,7 +190,8 @@ impl Core {
             let mut bytes = job.own_bytes(array, start);
             let home = largest(&bytes);
             for (host, more) in common {
-                *bytes.entry(*host).or_default() += more;
+                let sum = bytes.entry(*host).or_default();
+                *sum = sum.saturating_add(*more);
             }
             let host = cheapest(hosts, &bytes, &load);
             if home.is_none_or(|home| home == host) {
@@ -211,7 +219,7 @@ impl Core {
 impl Job {
     /// How many bytes of what every task of an array reads each host has.
     fn common_bytes(&self, array: u32) -> BTreeMap<HostId, u64> {
-        let mut bytes = BTreeMap::new();
+        let mut bytes: BTreeMap<HostId, u64> = BTreeMap::new();
         let tasks = u64::from(self.array(array).len().max(1));
         for input in &self.array(array).inputs {
             let Some(source) = input.gate() else { continue };
@@ -221,7 +229,8 @@ impl Job {
                 _ => u64::from(self.array(source).spec.outputs.max(1)),
             };
             for (host, there) in &self.array(source).located {
-                *bytes.entry(*host).or_default() += there / parts;
+                let sum = bytes.entry(*host).or_default();
+                *sum = sum.saturating_add(there / parts);
             }
         }
         bytes
@@ -229,11 +238,12 @@ impl Job {
 
     /// How many bytes of what one task reads for itself each host has.
     fn own_bytes(&self, array: u32, index: u32) -> BTreeMap<HostId, u64> {
-        let mut bytes = BTreeMap::new();
+        let mut bytes: BTreeMap<HostId, u64> = BTreeMap::new();
         self.each_own_read(array, index, &mut |read| {
             if let Place::At(host) = self.task(read.array, read.index).place() {
                 let info = self.array(read.array).outputs_of(read.index).get(read.output as usize);
-                *bytes.entry(host).or_default() += info.map_or(0, |info| info.size.0);
+                let sum = bytes.entry(host).or_default();
+                *sum = sum.saturating_add(info.map_or(0, |info| info.size.0));
             }
         });
         bytes
@@ -247,9 +257,9 @@ fn largest(bytes: &BTreeMap<HostId, u64>) -> Option<HostId> {
 
 /// The host where a frame starts soonest, counting the time that missing bytes take to come.
 fn cheapest(hosts: &[HostId], bytes: &BTreeMap<HostId, u64>, load: impl Fn(HostId) -> u64) -> HostId {
-    let total: u64 = bytes.values().sum();
+    let total = bytes.values().copied().fold(0, u64::saturating_add);
     let cost = |host: HostId| {
-        let missing = total - bytes.get(&host).copied().unwrap_or(0);
+        let missing = total.saturating_sub(bytes.get(&host).copied().unwrap_or(0));
         load(host).saturating_add(missing / BYTES_PER_MICRO)
     };
     hosts.iter().copied().min_by_key(|host| (cost(*host), *host)).unwrap_or(HostId(0))

@@ -183,7 +183,7 @@ impl Core {
                 }
             }
             job.totals.attempts += ended.len() as u64;
-            job.totals.moved_partitions += batch.moved_partitions;
+            job.totals.moved_partitions = job.totals.moved_partitions.saturating_add(batch.moved_partitions);
             job.totals.moved_bytes = job.totals.moved_bytes.saturating_add(batch.moved_bytes);
             ended
         }) else {

@@ -143,6 +143,7 @@ impl Core {
             return Claim::Unwanted;
         }
         let number = attempt.number.0.get();
+        let unwritten = number > task.attempt && self.timers.recovering_until().is_some();
         match task.state {
             State::Succeeded => {
                 let known = array.outputs_of(attempt.task.index);
@@ -158,9 +159,10 @@ impl Core {
                 let here = task.frame().and_then(|slot| self.frames.get(slot)).is_some_and(|frame| frame.host == host);
                 if here && task.attempt == number { Claim::Finished } else { Claim::Unwanted }
             }
-            // After a restart it can be that the attempt was never written down.
-            State::Ready if number > task.attempt => Claim::Finished,
-            State::Waiting if number > task.attempt && !array.is_upload() => Claim::Perhaps,
+            // Soon after a restart: it can be that the attempt was never written down. At other times a host that shows
+            // outputs of what it was not given is not believed.
+            State::Ready if unwritten => Claim::Finished,
+            State::Waiting if unwritten && !array.is_upload() => Claim::Perhaps,
             State::Ready | State::Waiting | State::Delayed => Claim::Unwanted,
             State::Failed | State::Cancelled | State::Aborted => Claim::Unwanted,
         }

@@ -274,3 +274,40 @@ fn the_header_of_an_array_is_sent_once_per_session() {
     });
     assert!(assigned, "{actions:?}");
 }
+
+#[test]
+fn a_host_is_not_believed_about_tasks_that_it_was_not_given() {
+    let mut cluster = Cluster::new().tenant(policy("acme"));
+    let id = cluster.submit("acme", job().with(array("a").tasks(1)).spec());
+    let mut liar = HostModel::new("liar", 0);
+    let task = partita_types::TaskId { job: id, array: partita_types::ArrayIndex(0), index: 0 };
+    let attempt = partita_types::AttemptId { task, number: partita_types::AttemptNumber::FIRST.next() };
+    let info = partita_types::OutputInfo { size: ByteSize(1), hash: partita_types::ContentHash([6; 32]) };
+    liar.store.insert(partita_types::PartitionId { attempt, output: 0 }, info);
+    cluster.attach_new(liar);
+    assert_eq!(cluster.counts(id, 0).ready, 1);
+    assert!(cluster.model("liar").store.is_empty(), "it is told to drop that");
+}
+
+#[test]
+fn absurd_numbers_of_a_host_do_not_break_the_scheduler() {
+    let mut cluster = Cluster::new().tenant(policy("acme"));
+    for name in ["one", "two"] {
+        let mut absurd = HostModel::new(name, 2);
+        absurd.capacity.memory = ByteSize(u64::MAX);
+        absurd.capacity.partitions = ByteSize(u64::MAX);
+        absurd.output_size = ByteSize(u64::MAX);
+        cluster.attach_new(absurd);
+    }
+    let mut generous = policy("acme");
+    generous.quota.stored = ByteSize(u64::MAX);
+    cluster.define(generous);
+    let id = cluster.submit("acme", job().with(array("a").tasks(20)).spec());
+    let run = cluster.take_frame("one");
+    let mut report = cluster.success("one", &run);
+    report.succeeded[0].moved_partitions = u64::MAX;
+    report.succeeded[0].moved_bytes = ByteSize(u64::MAX);
+    cluster.say("one", HostMessage::Report(report));
+    assert_eq!(cluster.counts(id, 0).succeeded, 1);
+    assert!(cluster.core.explain(id, None, None).iter().any(|why| why.reason.contains("release jobs")));
+}

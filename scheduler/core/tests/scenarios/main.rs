@@ -1,5 +1,8 @@
 //! Core scenarios: events in, consequences out. The names of the tests are what the scheduler promises.
 
+#![allow(clippy::unwrap_used, reason = "a failing expectation is how a test fails")]
+#![allow(clippy::cast_possible_truncation, reason = "the numbers here are small")]
+
 mod admission;
 mod edges;
 mod failures;

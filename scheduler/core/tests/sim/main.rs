@@ -5,6 +5,9 @@
 //! must be what its submission says, and nothing may be left behind. A failure prints its seed: put it into
 //! `one_seed_for_debugging` to see that run again.
 
+#![allow(clippy::cast_possible_truncation, reason = "the numbers here are small")]
+
+mod checks;
 mod clients;
 mod hosts;
 mod world;

@@ -8,7 +8,7 @@ use partita_core::{
 };
 use partita_testkit::{MODULE, Random, policy};
 use partita_types::{
-    ArrayIndex, Cause, FunctionInfo, HostId, HostName, JobId, ModuleInfo, StoredPartition, TaskId, TenantId, Timestamp,
+    Cause, FunctionInfo, HostId, HostName, JobId, ModuleInfo, StoredPartition, TaskId, TenantId, Timestamp,
 };
 
 use crate::clients::Client;
@@ -44,19 +44,19 @@ enum Step {
 #[derive(Debug)]
 pub(crate) struct World {
     seed: u64,
-    now: u64,
-    core: Core,
-    journal: Vec<Record>,
+    pub(crate) now: u64,
+    pub(crate) core: Core,
+    pub(crate) journal: Vec<Record>,
     /// How much of the journal survives a crash for certain.
     flushed: usize,
     steps: BTreeMap<(u64, u64), Step>,
     taken: u64,
-    hosts: Vec<SimHost>,
-    numbers: BTreeMap<HostId, usize>,
-    clients: Vec<Client>,
+    pub(crate) hosts: Vec<SimHost>,
+    pub(crate) numbers: BTreeMap<HostId, usize>,
+    pub(crate) clients: Vec<Client>,
     events: BTreeMap<JobId, Vec<JobEvent>>,
-    replies: BTreeMap<RequestId, Reply>,
-    requests: u64,
+    pub(crate) replies: BTreeMap<RequestId, Reply>,
+    pub(crate) requests: u64,
     healed: bool,
     network: Random,
     faults: Random,
@@ -127,10 +127,10 @@ impl World {
             self.hosts.push(SimHost::new(&format!("host-{position}"), cores));
             self.plan(random.below(1_000_000), Step::Connect { host: position as usize });
         }
-        for number in 0..random.between(4, 8) {
+        for number in 0..random.between(6, 10) {
             let tenant = TENANTS[random.below(3) as usize];
             self.clients.push(Client::new(number, tenant, random));
-            let at = random.below(20_000_000);
+            let at = random.below(50_000_000);
             self.plan(at, Step::Submit(number as usize));
         }
         self.plan_trouble();
@@ -149,11 +149,11 @@ impl World {
     fn plan_trouble(&mut self) {
         let end = TROUBLE.as_micros() as u64;
         for host in 0..self.hosts.len() {
-            for _ in 0..self.faults.below(4) {
+            for _ in 0..self.faults.between(1, 6) {
                 let at = self.faults.below(end);
                 self.plan(at, Step::Break { host });
             }
-            for _ in 0..self.faults.below(3) {
+            for _ in 0..self.faults.below(4) {
                 let at = self.faults.below(end);
                 self.plan(at, Step::Kill { host });
             }
@@ -162,7 +162,7 @@ impl World {
                 self.plan(at, Step::Evict { host });
             }
         }
-        for _ in 0..self.faults.below(3) {
+        for _ in 0..self.faults.below(4) {
             let at = self.faults.below(end);
             self.plan(at, Step::Crash);
         }
@@ -198,7 +198,7 @@ impl World {
     }
 
     /// Takes steps until a time, or until `done` says so.
-    fn run_until(&mut self, end: u64, done: impl Fn(&Self) -> bool) {
+    pub(crate) fn run_until(&mut self, end: u64, done: impl Fn(&Self) -> bool) {
         while !done(self) {
             self.taken += 1;
             assert!(self.taken < STEPS_MAX, "this does not come to an end");
@@ -370,7 +370,7 @@ impl World {
     }
 
     fn task_time(&mut self) -> u64 {
-        if self.work.chance(10) { self.work.between(100_000, 3_000_000) } else { self.work.between(500, 200_000) }
+        if self.work.chance(20) { self.work.between(500_000, 5_000_000) } else { self.work.between(500, 200_000) }
     }
 
     fn plan_report(&mut self, host: usize) {
@@ -427,21 +427,11 @@ impl World {
         Outcome::Success
     }
 
-    fn client_of(&self, job: JobId) -> Option<&Client> {
+    pub(crate) fn client_of(&self, job: JobId) -> Option<&Client> {
         self.clients.iter().find(|client| client.job == Some(job))
     }
 
-    /// Whatever ran, ran on the right inputs, even if nobody wants it any more.
-    fn check_outputs(&self, run: &partita_testkit::Run) {
-        let task = run.attempt.task;
-        let Some(client) = self.client_of(task.job) else { return };
-        for (output, info) in (0..).zip(&run.outputs) {
-            let right = client.reference.output(task.array.0, task.index, output);
-            assert_eq!(info.hash, right, "output {output} of {}", run.attempt);
-        }
-    }
-
-    fn apply(&mut self, event: Event) {
+    pub(crate) fn apply(&mut self, event: Event) {
         self.apply_as(event, None);
     }
 
@@ -487,7 +477,7 @@ impl World {
         self.plan(at - self.now, Step::ToHost { host, session, command });
     }
 
-    fn request(&mut self, what: Request) -> Option<Reply> {
+    pub(crate) fn request(&mut self, what: Request) -> Option<Reply> {
         self.requests += 1;
         let request = RequestId(self.requests);
         self.apply(Event::Requested { request, what });
@@ -563,101 +553,5 @@ impl World {
             }
         }
         self.define_tenants();
-    }
-
-    fn check_results(&mut self) {
-        for position in 0..self.clients.len() {
-            let client = &self.clients[position];
-            let job = client.job.expect("acknowledged");
-            let view = self.core.job(job).expect("a job");
-            match view.end {
-                Some(JobEnd::Cancelled) => assert!(client.cancels, "{view:?}"),
-                Some(JobEnd::Failed) => assert!(client.poisoned, "{view:?}"),
-                _ => {
-                    assert!(!client.poisoned, "{view:?}");
-                    self.check_results_of(position, job);
-                }
-            }
-        }
-    }
-
-    fn check_results_of(&mut self, position: usize, job: JobId) {
-        let arrays = self.clients[position].spec.arrays.len() as u32;
-        for array in 0..arrays {
-            let outputs = self.clients[position].spec.arrays[array as usize].outputs;
-            let tasks = self.clients[position].reference.tasks(array);
-            for (index, output) in (0..tasks).flat_map(|index| (0..outputs).map(move |output| (index, output))) {
-                if let Some(stored) = self.locate(job, array, index, output) {
-                    let right = self.clients[position].reference.output(array, index, output);
-                    assert_eq!(stored.info.hash, right, "{}", stored.id);
-                }
-            }
-        }
-    }
-
-    /// Finds an output, after it was rebuilt if necessary; `None` if it was consumed and not kept.
-    fn locate(&mut self, job: JobId, array: u32, index: u32, output: u32) -> Option<StoredPartition> {
-        self.requests += 1;
-        let request = RequestId(self.requests);
-        let what = Request::Locate { job, array: ArrayIndex(array), tasks: index..index + 1, output };
-        self.apply(Event::Requested { request, what });
-        self.run_until(self.now + 600_000_000, |world| world.replies.contains_key(&request));
-        match self.replies.remove(&request) {
-            Some(Reply::Located(found)) => {
-                let (host, stored) = found[0];
-                let host = &self.hosts[self.numbers[&host]];
-                assert_eq!(host.model.store.get(&stored.id), Some(&stored.info), "{stored:?}");
-                Some(stored)
-            }
-            Some(Reply::Refused(refusal)) => {
-                assert!(refusal.to_string().contains("consumed"), "{refusal}");
-                None
-            }
-            other => panic!("{other:?}: {:?}", self.core.explain(job, None, None)),
-        }
-    }
-
-    /// In jobs that succeeded each task succeeded once, and once more for each time that its outputs were lost.
-    fn check_journal(&self) {
-        let mut successes: BTreeMap<TaskId, i64> = BTreeMap::new();
-        for record in &self.journal {
-            match record {
-                Record::Succeeded { batch, .. } => batch.indexes.iter().for_each(|index| {
-                    let task = TaskId { job: batch.job, array: batch.array, index: *index };
-                    *successes.entry(task).or_default() += 1;
-                }),
-                Record::Lost { tasks } => {
-                    tasks.iter().for_each(|task| *successes.entry(*task).or_default() -= 1);
-                }
-                _ => {}
-            }
-        }
-        for client in self.clients.iter().filter(|client| !client.poisoned) {
-            let job = client.job.expect("acknowledged");
-            if self.core.job(job).is_some_and(|view| view.end == Some(JobEnd::Succeeded)) {
-                for array in 0..client.spec.arrays.len() as u32 {
-                    for index in 0..client.reference.tasks(array) {
-                        let task = TaskId { job, array: ArrayIndex(array), index };
-                        assert_eq!(successes.get(&task), Some(&1), "task {task}");
-                    }
-                }
-            }
-        }
-    }
-
-    /// After the last release nothing is left: no usage, no frames, no partitions.
-    fn release_everything(&mut self) {
-        for position in 0..self.clients.len() {
-            let job = self.clients[position].job.expect("acknowledged");
-            assert_eq!(self.request(Request::Release(job)), Some(Reply::Done));
-        }
-        self.run_until(self.now + 30_000_000, |_| false);
-        for usage in self.core.tenants() {
-            let used = (usage.running_jobs, usage.queued_tasks, usage.concurrent_tasks, usage.concurrent_memory.0);
-            assert_eq!((used, usage.stored.0), ((0, 0, 0, 0), 0), "tenant {}", usage.name);
-        }
-        for host in &self.hosts {
-            assert!(host.model.store.is_empty(), "{} keeps {:?}", host.model.name, host.model.store);
-        }
     }
 }
