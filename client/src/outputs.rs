@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
@@ -173,16 +174,48 @@ pub(crate) fn in_order(
     tasks: Range<u32>,
     output: u32,
 ) -> impl Stream<Item = Result<Piece, Error>> + Send {
+    let source = Arc::new(Source { transport, job, tenant, array, output });
     stream::iter(tasks)
         .map(move |index| {
-            let (transport, tenant) = (transport.clone(), tenant.clone());
-            async move {
-                let selection = OutputSelection::task(array, index).output(output);
-                Outputs::open(&transport, job, &tenant, &selection).await.map(Outputs::into_stream)
-            }
+            let source = Arc::clone(&source);
+            async move { source.open(index).await.map(|outputs| one_output(source, index, outputs)) }
         })
         .buffered(AHEAD)
         .try_flatten()
+}
+
+/// Where outputs come from that are requested one by one.
+struct Source {
+    transport: Transport,
+    job: u32,
+    tenant: String,
+    array: ArrayIndex,
+    output: u32,
+}
+
+impl Source {
+    async fn open(&self, index: u32) -> Result<Outputs, Error> {
+        let selection = OutputSelection::task(self.array, index).output(self.output);
+        Outputs::open(&self.transport, self.job, &self.tenant, &selection).await
+    }
+}
+
+/// The pieces of one output. A stream that waited too long for its turn may have been given up by the cluster, so it is
+/// requested again as long as nothing of it was handed on; after that nobody could tell whether the rest fits.
+fn one_output(source: Arc<Source>, index: u32, outputs: Outputs) -> impl Stream<Item = Result<Piece, Error>> + Send {
+    stream::try_unfold((source, outputs, true), move |(source, mut outputs, mut untouched)| async move {
+        loop {
+            match outputs.next().await {
+                Ok(Some(piece)) => return Ok(Some((piece, (source, outputs, false)))),
+                Ok(None) => return Ok(None),
+                Err(error) if untouched && error.retryable() => {
+                    untouched = false;
+                    outputs = source.open(index).await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    })
 }
 
 /// Puts outputs together from pieces that may be mixed, within a bound on all bytes held.
