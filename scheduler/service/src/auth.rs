@@ -3,14 +3,17 @@
 //! Clients show a token, hosts the certificate of their connection. The layer puts a [`Caller`] or a [`HostCaller`]
 //! into the request, and services take identities from nowhere else.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::future::{self, Either, Ready};
 use http::{Request, Response};
 use partita_identity::serve::Peer;
 use partita_identity::token::{Claims, Role, TokenError, Verifier};
-use partita_types::HostName;
+use partita_policy::TenantPolicy;
+use partita_types::{HostName, TenantName};
 use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
@@ -163,16 +166,35 @@ pub(crate) fn host_caller<T>(request: &tonic::Request<T>) -> Result<HostName, St
     caller.map(|caller| caller.0.clone()).ok_or_else(|| Status::internal("the call has no host"))
 }
 
+/// How long the tokens of each tenant may live, from the policies in force.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Lifetimes(Arc<RwLock<BTreeMap<TenantName, Duration>>>);
+
+impl Lifetimes {
+    /// Replaces all.
+    pub(crate) fn set(&self, policies: &[TenantPolicy]) {
+        let lifetimes = policies.iter().map(|policy| (policy.name.clone(), policy.token_lifetime)).collect();
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = lifetimes;
+    }
+
+    /// Tokens of tenants without a policy are bounded by the verifier alone.
+    fn check(&self, claims: &Claims) -> Result<(), TokenError> {
+        let limit = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&claims.tenant).copied();
+        limit.map_or(Ok(()), |limit| claims.check_lifetime(limit))
+    }
+}
+
 /// Decides about calls.
 #[derive(Debug, Clone)]
 pub(crate) struct Gate {
     verifier: Arc<Verifier>,
+    lifetimes: Lifetimes,
     metrics: Metrics,
 }
 
 impl Gate {
-    pub(crate) fn new(verifier: Verifier, metrics: Metrics) -> Self {
-        Self { verifier: Arc::new(verifier), metrics }
+    pub(crate) fn new(verifier: Verifier, lifetimes: Lifetimes, metrics: Metrics) -> Self {
+        Self { verifier: Arc::new(verifier), lifetimes, metrics }
     }
 
     /// Checks a call and adds who calls.
@@ -191,9 +213,12 @@ impl Gate {
     }
 
     fn token<B>(&self, request: &mut Request<B>, verb: Verb, path: &str) -> Result<(), Status> {
-        let claims = bearer(request).and_then(|token| {
-            self.verifier.verify(token, partita_identity::now()).map_err(|error| bad_token(&error))
-        })?;
+        let token = bearer(request)?;
+        let claims = self
+            .verifier
+            .verify(token, partita_identity::now())
+            .and_then(|claims| self.lifetimes.check(&claims).map(|()| claims))
+            .map_err(|error| bad_token(&error))?;
         if !verbs(claims.role).contains(&verb) {
             debug!(subject = %claims.sub, tenant = %claims.tenant, role = %claims.role, path, "call refused");
             let call = path.rsplit('.').next().unwrap_or(path);
@@ -281,17 +306,15 @@ where
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-    use std::time::Duration;
 
     use partita_identity::token::Signer;
-    use partita_types::TenantName;
     use tonic::Code;
 
     use super::*;
 
     fn gate() -> (Gate, Signer) {
         let signer = Signer::create("test").unwrap();
-        (Gate::new(signer.verifier(), Metrics::new().unwrap()), signer)
+        (Gate::new(signer.verifier(), Lifetimes::default(), Metrics::new().unwrap()), signer)
     }
 
     fn request(path: &str, token: Option<&str>) -> Request<()> {
@@ -382,6 +405,22 @@ mod tests {
             let admitted = gate.admit(&mut request).is_ok();
             assert_eq!(admitted, !matches!(needs, Needs::Verb(_)), "{path}");
         }
+    }
+
+    #[test]
+    fn a_token_lives_no_longer_than_its_tenants_policy_allows() {
+        let (gate, signer) = gate();
+        let token = token(&signer, Role::Viewer);
+        let list = "/partita.client.v1.Jobs/List";
+        let text = "[tenant.team]\ntoken_lifetime = \"1m\"\n";
+        let policies = partita_policy::PolicySet::parse(&[("test", text)]).unwrap();
+        gate.lifetimes.set(&policies.iter().cloned().collect::<Vec<_>>());
+        assert!(gate.admit(&mut request(list, Some(&token))).is_ok());
+        let tenant = TenantName::new("team").unwrap();
+        let long = signer.issue(&tenant, "ann", Role::Viewer, Duration::from_secs(61), partita_identity::now());
+        let status = gate.admit(&mut request(list, Some(long.unwrap().expose()))).unwrap_err();
+        assert_eq!(status.code(), Code::Unauthenticated);
+        assert!(status.message().contains("the limit is"), "{status}");
     }
 
     #[test]

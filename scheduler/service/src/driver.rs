@@ -132,3 +132,6 @@ pub(crate) fn start(
         .spawn(move || failure::guarded("core", &failure, move || core_thread.run(inputs, &stop)))?;
     Ok((handle, Threads { core, writer }))
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@ use partita_core::Event;
 use partita_policy::{PolicyErrors, PolicySet, PolicyVersion, TenantPolicy};
 use tracing::{error, info};
 
+use crate::auth::Lifetimes;
 use crate::driver::{Handle, Stopped};
 use crate::metrics::Metrics;
 
@@ -20,6 +21,7 @@ pub(crate) struct Policies {
     version: PolicyVersion,
     tenants: Vec<TenantPolicy>,
     seen: Vec<(PathBuf, Option<SystemTime>, u64)>,
+    lifetimes: Lifetimes,
 }
 
 impl Policies {
@@ -28,8 +30,15 @@ impl Policies {
         // Looked at before it is read: what changes in between is read again.
         let seen = look(directory);
         let set = PolicySet::load(directory)?;
-        let tenants = set.iter().cloned().collect();
-        Ok(Self { directory: directory.to_owned(), version: set.version(), tenants, seen })
+        let tenants: Vec<TenantPolicy> = set.iter().cloned().collect();
+        let lifetimes = Lifetimes::default();
+        lifetimes.set(&tenants);
+        Ok(Self { directory: directory.to_owned(), version: set.version(), tenants, seen, lifetimes })
+    }
+
+    /// How long tokens may live; changes with the policies.
+    pub(crate) fn lifetimes(&self) -> Lifetimes {
+        self.lifetimes.clone()
     }
 
     /// The policies.
@@ -53,6 +62,7 @@ impl Policies {
         self.version = set.version();
         let tenants: Vec<TenantPolicy> = set.iter().cloned().collect();
         let changed = tenants.iter().filter(|policy| !self.tenants.contains(policy)).cloned().collect();
+        self.lifetimes.set(&tenants);
         self.tenants = tenants;
         Some(Ok(changed))
     }
@@ -97,4 +107,27 @@ fn look(directory: &Path) -> Vec<(PathBuf, Option<SystemTime>, u64)> {
         .collect();
     seen.sort();
     seen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_changed_directory_is_read_again_and_a_fault_changes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("a.toml");
+        std::fs::write(&file, "[tenant.one]\n").unwrap();
+        let mut policies = Policies::load(directory.path()).unwrap();
+        assert!(policies.reload().is_none(), "nothing changed");
+
+        std::fs::write(&file, "[tenant.one]\nweight = 2\n[tenant.two]\n").unwrap();
+        let changed = policies.reload().unwrap().unwrap();
+        assert_eq!(changed.iter().map(|policy| policy.name.as_str()).collect::<Vec<_>>(), ["one", "two"]);
+
+        std::fs::write(&file, "[tenant.one]\nwieght = 3\n").unwrap();
+        assert!(policies.reload().unwrap().is_err());
+        assert_eq!(policies.tenants().len(), 2);
+        assert!(policies.reload().is_none(), "a fault is reported once");
+    }
 }

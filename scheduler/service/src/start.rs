@@ -248,7 +248,7 @@ impl Running {
         let enrollment = EnrollmentService::new(signer.verifier(), certifier, redeemed);
         let modules = ModuleService::new(handle.clone(), files);
         let cluster = ClusterService::new(handle.clone(), Arc::clone(&signer));
-        let gate = GateLayer(Gate::new(signer.verifier(), metrics.clone()));
+        let gate = GateLayer(Gate::new(signer.verifier(), policies.lifetimes(), metrics.clone()));
         let router = Router::new(modules, jobs, cluster, enrollment, sessions);
         let connections = incoming(listener, tls, ConnectionLimits::default());
         let stop = self.stop.clone();

@@ -1,5 +1,7 @@
 //! The journal on disk: what was flushed comes back, and what is damaged is named.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests, where a failure fails the test")]
+
 mod support;
 
 use std::fs;
