@@ -8,7 +8,9 @@ use partita_client::Client;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::arguments::{Arguments, Command};
-use crate::commands::{build, completions, dev, host, job, module, policy, run as run_job, scheduler, token};
+use crate::commands::{
+    account, build, completions, dev, host, job, module, new, policy, run as run_job, scheduler, token,
+};
 use crate::config;
 use crate::environment::Environment;
 use crate::outcome::{Outcome, report};
@@ -61,6 +63,9 @@ fn execute(app: &App, command: Command) -> anyhow::Result<Outcome> {
         Command::Run(arguments) => client()?.block_on(run_job::run(app, arguments)),
         Command::Job(arguments) => client()?.block_on(job::run(app, arguments)),
         Command::Token(arguments) => client()?.block_on(token::run(app, arguments)),
+        Command::Usage(arguments) => client()?.block_on(account::usage(app, arguments)),
+        Command::Whoami(_) => client()?.block_on(account::who_am_i(app)),
+        Command::New(arguments) => new::run(app, &arguments),
         Command::Build(arguments) => build::run(app, &arguments),
         Command::Policy(arguments) => policy::run(app, &arguments),
         Command::Completions(arguments) => completions::run(&arguments),

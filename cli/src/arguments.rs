@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{build, completions, dev, host, job, module, policy, run, scheduler, token};
+use crate::commands::{account, build, completions, dev, host, job, module, new, policy, run, scheduler, token};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -45,12 +45,15 @@ pub(crate) enum Command {
     Dev(dev::Arguments),
     Scheduler(scheduler::Arguments),
     Host(host::Arguments),
+    New(new::Arguments),
     Build(build::Arguments),
     Module(module::Arguments),
     Run(run::Arguments),
     Job(job::Arguments),
     Token(token::Arguments),
     Policy(policy::Arguments),
+    Usage(account::UsageArguments),
+    Whoami(account::WhoAmIArguments),
     Completions(completions::Arguments),
 }
 

@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 use crate::environment::Environment;
 use crate::outcome::usage;
 
-/// Returns at the first Ctrl-C or SIGTERM. A later one ends the process at once, for those who cannot wait.
+/// Returns at the next Ctrl-C or SIGTERM. From the first call on, neither ends the process by itself.
 pub(crate) async fn stop_requested() -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;

@@ -35,7 +35,7 @@ fn fails(output: &Output, code: i32, expected: &str) {
 #[test]
 fn help_is_there_for_every_command_with_an_example() {
     let home = tempfile::tempdir().unwrap();
-    let commands: [&[&str]; 22] = [
+    let commands: [&[&str]; 24] = [
         &[],
         &["dev"],
         &["scheduler"],
@@ -58,6 +58,8 @@ fn help_is_there_for_every_command_with_an_example() {
         &["token", "inspect"],
         &["policy", "check"],
         &["completions"],
+        &["usage"],
+        &["whoami"],
     ];
     for command in commands {
         let output = partita(home.path(), &[command, &["--help"]].concat());
@@ -219,4 +221,18 @@ fn a_name_of_a_tenant_is_checked_before_it_is_used() {
     assert!(TenantName::new("No Tenant").is_err());
     let arguments = ["token", "issue", "--tenant", "No Tenant", "--subject", "ann"];
     fails(&partita(home.path(), &arguments), 2, "tenant name \"No Tenant\" is not valid");
+}
+
+#[test]
+fn a_new_project_is_complete_and_never_overwrites_anything() {
+    let home = tempfile::tempdir().unwrap();
+    let made = partita(home.path(), &["new", "hello"]);
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    for file in ["Cargo.toml", "job.toml", "src/lib.rs", "README.md"] {
+        assert!(home.path().join("hello").join(file).is_file(), "{file} is missing");
+    }
+    fails(&partita(home.path(), &["new", "hello"]), 2, "hello is there already");
+    fails(&partita(home.path(), &["new", "Hello"]), 2, "\"Hello\" is not the name of a project");
+    fails(&partita(home.path(), &["new", "other", "--sdk", "."]), 2, "the crate partita-guest is not in .");
+    fails(&partita(home.path(), &["build"]), 2, ". has no Cargo.toml");
 }

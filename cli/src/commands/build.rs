@@ -18,7 +18,7 @@ const EXAMPLES: &str = "\
 Examples:
   partita build
   partita build --project ./hello --output hello.wasm
-  partita build --profile guest
+  partita build --profile release
 
 Needs the WebAssembly target once: rustup target add wasm32-wasip2";
 
@@ -29,9 +29,9 @@ pub(crate) struct Arguments {
     /// The directory of the project.
     #[arg(long, value_name = "DIRECTORY", default_value = ".")]
     project: PathBuf,
-    /// The cargo profile.
-    #[arg(long, default_value = "release")]
-    profile: String,
+    /// The cargo profile [default: guest, if the project's Cargo.toml has it, otherwise release].
+    #[arg(long)]
+    profile: Option<String>,
     /// Copy the component here.
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -85,7 +85,7 @@ fn check_target() -> anyhow::Result<()> {
 fn compile(arguments: &Arguments) -> anyhow::Result<Vec<PathBuf>> {
     let output = Command::new("cargo")
         .args(["build", "--target", TARGET, "--message-format", "json-render-diagnostics", "--profile"])
-        .arg(&arguments.profile)
+        .arg(profile(arguments))
         .current_dir(&arguments.project)
         .stderr(Stdio::inherit())
         .output()
@@ -94,6 +94,15 @@ fn compile(arguments: &Arguments) -> anyhow::Result<Vec<PathBuf>> {
         anyhow::bail!("cargo could not build the project ({})", output.status);
     }
     Ok(components(&String::from_utf8_lossy(&output.stdout)))
+}
+
+/// The profile that was asked for, or the one that projects have for this.
+fn profile(arguments: &Arguments) -> &str {
+    let manifest = || {
+        let text = std::fs::read_to_string(arguments.project.join("Cargo.toml")).ok()?;
+        text.parse::<toml::Table>().ok()?.get("profile")?.get("guest").map(|_| "guest")
+    };
+    arguments.profile.as_deref().or_else(manifest).unwrap_or("release")
 }
 
 /// The components among the artefacts that cargo lists.

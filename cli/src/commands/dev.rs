@@ -110,7 +110,11 @@ pub(crate) async fn run(app: &App, arguments: Arguments) -> anyhow::Result<Outco
     if let Some(pointer) = running_cluster(&app.environment) {
         withdraw(&pointer, &cluster.layout);
     }
-    cluster.stop().await;
+    // Who asks again does not want to wait: what is left is killed when it is dropped.
+    tokio::select! {
+        () = cluster.stop() => {}
+        _ = stop_requested() => {}
+    }
     outcome
 }
 
@@ -134,7 +138,9 @@ impl Cluster {
         credentials.write_tokens(&self.layout)?;
         credentials.write_config(&self.layout, &ready.address.to_string())?;
         let hosts = self.start_hosts(app, arguments, &credentials, ready.address).await?;
-        announce(app, &self.layout)?;
+        if let Err(error) = announce(app, &self.layout) {
+            app.output.note(&format!("other terminals have to name the configuration with --config: {error:#}"));
+        }
         self.tell(app, &credentials, &ready, &hosts)?;
         let mut renewal = tokio::time::interval(credentials.renewal());
         loop {
