@@ -79,7 +79,7 @@ impl Core {
             Charge::Free => {}
         }
         let wait = backoff(&task, failure.cause, job.array(array.0).spec.options.backoff, attempt);
-        self.charge(id, Usage::default(), usage);
+        self.charge(id, usage);
         let event = JobEvent::AttemptFailed { attempt, failure: failure.clone() };
         actions.push(Action::Publish { job: id, event });
         self.change_job(id, |job| {

@@ -7,6 +7,7 @@ use partita_types::{ArrayIndex, AttemptId, AttemptNumber, Cause, Failure, HostId
 
 use crate::Core;
 use crate::action::{Action, JobEvent};
+use crate::array::Input;
 use crate::job::Job;
 use crate::ranges::runs;
 use crate::record::Record;
@@ -164,8 +165,9 @@ impl Job {
             let state = self.task(array, index).state;
             state.is_final() && state != State::Succeeded
         };
-        let mut hopeless = self.array(array).is_upload();
-        self.each_read(array, index, &mut |read| hopeless |= dead(read.array, read.index));
+        let mut gates = self.array(array).inputs.iter().filter_map(Input::gate);
+        let mut hopeless = self.array(array).is_upload() || gates.any(|source| self.array(source).counts.any_dead());
+        self.each_own_read(array, index, &mut |read| hopeless |= dead(read.array, read.index));
         hopeless
     }
 
@@ -179,7 +181,7 @@ impl Job {
                 continue;
             }
             self.each_own_read(array, index, &mut |read| open.push((read.array, read.index)));
-            for source in self.array(array).inputs.iter().filter_map(|input| input.gate()) {
+            for source in self.array(array).inputs.iter().filter_map(Input::gate) {
                 if whole.insert(source) {
                     open.extend((0..self.array(source).len()).map(|index| (source, index)));
                 }

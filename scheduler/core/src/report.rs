@@ -1,7 +1,7 @@
 //! What hosts say became of their attempts. Stale and malformed words change nothing but a counter.
 
 use partita_types::{
-    ArrayIndex, AttemptId, AttemptNumber, ByteSize, Cause, FailedAttempt, Failure, FrameId, HostId, JobId, OutputInfo,
+    ArrayIndex, AttemptId, AttemptNumber, Cause, CpuTime, FailedAttempt, Failure, FrameId, HostId, JobId, OutputInfo,
     PartitionId, Report, SucceededBatch, TaskId, Timestamp, Usage,
 };
 
@@ -57,7 +57,18 @@ impl Core {
             filtered(batch, &valid, width)
         };
         if !batch.indexes.is_empty() {
+            self.learn(&batch);
             self.commit_from(Record::Succeeded { batch, at: self.now }, host, actions);
+        }
+    }
+
+    /// Learns how long tasks of a function take. Only what was just measured counts, so this is no effect of a record.
+    fn learn(&mut self, batch: &SucceededBatch) {
+        let learned = self.find_job(batch.job).map(|job| job.array(batch.array.0).learned);
+        let cpu = batch.usage.iter().fold(CpuTime::default(), |sum, usage| sum.saturating_add(usage.cpu));
+        let tenant = &mut self.tenants[batch.job.tenant.0 as usize];
+        if let Some(learned) = learned {
+            tenant.run_times.learn(learned, cpu, batch.indexes.len() as u64);
         }
     }
 
@@ -170,7 +181,7 @@ impl Core {
     ) -> bool {
         let (id, array) = (batch.job, batch.array.0);
         let Some(owner) = self.find_job(id).and_then(|job| job.find_array(batch.array)) else { return false };
-        let (width, learned) = (owner.spec.outputs as usize, owner.learned);
+        let width = owner.spec.outputs as usize;
         let Some(mut ended) = self.change_job(id, |job| {
             let mut ended = Vec::with_capacity(batch.indexes.len());
             let outputs = batch.outputs.chunks_exact(width.max(1));
@@ -192,25 +203,22 @@ impl Core {
         for index in &ended {
             self.place_outputs(id, array, *index, place);
         }
-        let cpu = batch.usage.iter().fold(Usage::default(), |sum, usage| self.charge(id, sum, *usage)).cpu;
-        self.tenants[id.tenant.0 as usize].run_times.learn(learned, cpu, ended.len() as u64);
+        batch.usage.iter().for_each(|usage| self.charge(id, *usage));
         ended.sort_unstable();
         publish_end(id, array, TaskEnd::Succeeded, &ended, actions);
         self.after_end(id, array, at, actions);
         true
     }
 
-    /// Charges an attempt to job and tenant; returns the sum for convenience.
-    pub(crate) fn charge(&mut self, id: JobId, sum: Usage, usage: Usage) -> Usage {
-        let Some(tenant) = self.tenants.get_mut(id.tenant.0 as usize) else { return sum };
+    /// Charges an attempt to job and tenant.
+    pub(crate) fn charge(&mut self, id: JobId, usage: Usage) {
+        let Some(tenant) = self.tenants.get_mut(id.tenant.0 as usize) else { return };
         tenant.usage.cpu = tenant.usage.cpu.saturating_add(usage.cpu);
         tenant.usage.peak_memory = tenant.usage.peak_memory.max(usage.peak_memory);
         if let Some(job) = tenant.job_mut(id.number) {
             job.totals.cpu = job.totals.cpu.saturating_add(usage.cpu);
             job.totals.peak_memory = job.totals.peak_memory.max(usage.peak_memory);
         }
-        let peak_memory: ByteSize = sum.peak_memory.max(usage.peak_memory);
-        Usage { cpu: sum.cpu.saturating_add(usage.cpu), peak_memory }
     }
 
     /// What follows when tasks of an array succeeded: perhaps its inputs are not needed any more, perhaps the job is done.

@@ -158,6 +158,11 @@ impl Counts {
         State::ALL.into_iter().filter(|state| !state.is_final()).map(|state| self.of(state)).sum()
     }
 
+    /// Whether any task ended without outputs.
+    pub(crate) const fn any_dead(&self) -> bool {
+        self.of(State::Failed) + self.of(State::Cancelled) + self.of(State::Aborted) > 0
+    }
+
     pub(crate) fn view(&self) -> TaskCounts {
         TaskCounts {
             waiting: self.of(State::Waiting) + self.of(State::Delayed),
