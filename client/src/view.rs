@@ -111,10 +111,10 @@ pub struct JobStatus {
     /// Its arrays, in order.
     pub arrays: Vec<ArrayStatus>,
     /// When the cluster took it, microseconds since 1970.
-    #[serde(rename = "submitted_at_us")]
+    #[serde(rename = "submitted_at_us", serialize_with = "timestamp")]
     pub submitted_at: Timestamp,
     /// When it ended.
-    #[serde(rename = "ended_at_us")]
+    #[serde(rename = "ended_at_us", serialize_with = "optional_timestamp")]
     pub ended_at: Option<Timestamp>,
     /// What it used and made.
     pub totals: Totals,
@@ -162,7 +162,7 @@ pub struct Totals {
     /// Attempts that ended.
     pub attempts: u64,
     /// CPU time of all attempts.
-    #[serde(rename = "cpu", serialize_with = "micros")]
+    #[serde(rename = "cpu_seconds", serialize_with = "seconds")]
     pub cpu: CpuTime,
     /// Most memory of one attempt.
     #[serde(rename = "peak_memory_bytes")]
@@ -181,7 +181,15 @@ pub struct Totals {
     pub dataset_bytes: ByteSize,
 }
 
-fn micros<S: serde::Serializer>(cpu: &CpuTime, serializer: S) -> Result<S::Ok, S::Error> {
+fn timestamp<S: serde::Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(at.micros)
+}
+
+fn optional_timestamp<S: serde::Serializer>(at: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
+    at.map(|at| at.micros).serialize(serializer)
+}
+
+fn seconds<S: serde::Serializer>(cpu: &CpuTime, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(std::time::Duration::from_micros(cpu.micros).as_secs_f64())
 }
 
@@ -267,7 +275,7 @@ pub struct ModuleStatus {
     #[serde(flatten, serialize_with = "module_info")]
     pub info: ModuleInfo,
     /// When it was pushed, microseconds since 1970.
-    #[serde(rename = "pushed_at_us")]
+    #[serde(rename = "pushed_at_us", serialize_with = "timestamp")]
     pub pushed_at: Timestamp,
 }
 
@@ -343,7 +351,7 @@ pub struct HostStatus {
     /// Where other hosts reach it.
     pub address: String,
     /// When it attached, microseconds since 1970.
-    #[serde(rename = "attached_at_us")]
+    #[serde(rename = "attached_at_us", serialize_with = "timestamp")]
     pub attached_at: Timestamp,
 }
 
@@ -369,7 +377,7 @@ pub struct TenantUsage {
     #[serde(rename = "stored_bytes")]
     pub stored: ByteSize,
     /// CPU time so far.
-    #[serde(rename = "cpu", serialize_with = "micros")]
+    #[serde(rename = "cpu_seconds", serialize_with = "seconds")]
     pub cpu: CpuTime,
     /// Most memory of one attempt.
     #[serde(rename = "peak_memory_bytes")]
@@ -566,3 +574,6 @@ impl From<wire::TenantUsage> for TenantUsage {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

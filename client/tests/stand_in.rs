@@ -165,11 +165,12 @@ struct Cluster {
 
 impl Cluster {
     fn start(script: Script) -> Self {
-        let authority = Authority::create("test").unwrap();
-        let identity = authority.issue_server(&["127.0.0.1".to_owned()]).unwrap();
-        let config = tls::server_config(&identity, authority.certificate_pem()).unwrap();
-        let listener = serve::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let address = listener.local_addr().unwrap().to_string();
+        let authority = Authority::create("test").expect("a stand-in can be set up");
+        let identity = authority.issue_server(&["127.0.0.1".to_owned()]).expect("a stand-in can be set up");
+        let config = tls::server_config(&identity, authority.certificate_pem()).expect("a stand-in can be set up");
+        let listener =
+            serve::bind("127.0.0.1:0".parse().expect("a stand-in can be set up")).expect("a stand-in can be set up");
+        let address = listener.local_addr().expect("a stand-in can be set up").to_string();
         let incoming = serve::incoming(listener, config, serve::ConnectionLimits::default());
         let stand_in = StandIn(Arc::new(Mutex::new(script)));
         let service = JobsServer::new(stand_in.clone());
@@ -183,7 +184,7 @@ impl Cluster {
     }
 
     fn client(&self) -> Client {
-        Client::connect(&self.connection).unwrap().with_retries(QUICK)
+        Client::connect(&self.connection).expect("a stand-in can be set up").with_retries(QUICK)
     }
 }
 
