@@ -11,6 +11,7 @@ use partita_protocol::client::{
     PutRequest, ResultChunk, ResultRequest, SubmitRequest, SubmitResponse, WatchRequest,
 };
 use partita_types::{ArrayIndex, ArraySpec, JobId, JobSpec};
+use tokio_util::sync::CancellationToken;
 use tonic::{Request as Call, Response, Status, Streaming};
 use tracing::info;
 
@@ -34,6 +35,8 @@ pub(crate) struct JobService {
     hub: std::sync::Arc<Hub>,
     relays: Relays,
     metrics: crate::metrics::Metrics,
+    /// Cancelled when the scheduler stops.
+    stop: CancellationToken,
 }
 
 impl JobService {
@@ -42,8 +45,9 @@ impl JobService {
         hub: std::sync::Arc<Hub>,
         relays: Relays,
         metrics: crate::metrics::Metrics,
+        stop: CancellationToken,
     ) -> Self {
-        Self { handle, hub, relays, metrics }
+        Self { handle, hub, relays, metrics, stop }
     }
 
     /// The id of a job that the caller names; it may not exist.
@@ -145,7 +149,7 @@ impl Jobs for JobService {
             .query_then(move |core| core.job(job).is_some(), move |exists| exists.then(|| hub.log(job)))
             .await?
             .ok_or_else(|| not_found(format_args!("job {job}")))?;
-        Ok(Response::new(watch::events(job, log, from)))
+        Ok(Response::new(watch::events(job, log, from, self.stop.clone())))
     }
 
     async fn explain(&self, call: Call<ExplainRequest>) -> Result<Response<ExplainResponse>, Status> {

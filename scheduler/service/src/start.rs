@@ -234,7 +234,7 @@ impl Running {
         let Identities { authority, signer, server: identity } = identities;
         let certifier = Certifier(Arc::clone(&authority));
         let tls = live_server_config(&identity, authority.certificate_pem()).map_err(StartError::Tls)?;
-        let jobs = JobService::new(handle.clone(), hub, relays.clone(), metrics.clone());
+        let jobs = JobService::new(handle.clone(), hub, relays.clone(), metrics.clone(), self.stop.clone());
         let sessions = SessionService {
             handle: handle.clone(),
             relays,
@@ -319,18 +319,16 @@ fn identities(config: &SchedulerConfig, paths: &Paths) -> Result<Identities, Sta
     let authority = if paths.authority.exists() {
         Authority::load(&paths.authority).map_err(authority_failed)?
     } else {
-        std::fs::create_dir(&paths.authority).map_err(data("create", &paths.authority))?;
         let authority = Authority::create(&config.cluster).map_err(authority_failed)?;
-        authority.save(&paths.authority).map_err(authority_failed)?;
+        make_directory(&paths.authority, |directory| authority.save(directory).map_err(authority_failed))?;
         info!(cluster = config.cluster, "made the authority of a new cluster");
         authority
     };
     let signer = if paths.tokens.exists() {
         Signer::load(&paths.tokens).map_err(tokens_failed)?
     } else {
-        std::fs::create_dir(&paths.tokens).map_err(data("create", &paths.tokens))?;
         let signer = Signer::create(&config.cluster).map_err(tokens_failed)?;
-        signer.save(&paths.tokens).map_err(tokens_failed)?;
+        make_directory(&paths.tokens, |directory| signer.save(directory).map_err(tokens_failed))?;
         signer
     };
     for found in [authority.cluster(), signer.cluster()] {
@@ -343,6 +341,17 @@ fn identities(config: &SchedulerConfig, paths: &Paths) -> Result<Identities, Sta
         .map_err(data("write", &paths.public_certificate))?;
     let server = authority.issue_server(&config.certificate_names()).map_err(authority_failed)?;
     Ok(Identities { authority: Arc::new(authority), signer: Arc::new(signer), server: LiveIdentity::new(&server) })
+}
+
+/// Makes a directory that has all its files or does not exist, whenever the process ends.
+fn make_directory(path: &Path, fill: impl FnOnce(&Path) -> Result<(), StartError>) -> Result<(), StartError> {
+    let unfinished = path.with_extension("unfinished");
+    if unfinished.exists() {
+        std::fs::remove_dir_all(&unfinished).map_err(data("remove", &unfinished))?;
+    }
+    std::fs::create_dir(&unfinished).map_err(data("create", &unfinished))?;
+    fill(&unfinished)?;
+    std::fs::rename(&unfinished, path).map_err(data("create", path))
 }
 
 /// Opens the journal and replays it into a new core.

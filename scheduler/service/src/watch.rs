@@ -7,6 +7,7 @@ use futures_util::{Stream, stream};
 use partita_protocol::client::WatchResponse;
 use partita_types::JobId;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::hub::{Log, Progress};
@@ -21,12 +22,13 @@ struct Watcher {
     log: Arc<Log>,
     progress: watch::Receiver<Progress>,
     next: u64,
+    stop: CancellationToken,
 }
 
-/// The events of `job` from number `from` on, in batches.
-pub(crate) fn events(job: JobId, log: Arc<Log>, from: u64) -> Events {
+/// The events of `job` from number `from` on, in batches, until `stop` is cancelled.
+pub(crate) fn events(job: JobId, log: Arc<Log>, from: u64, stop: CancellationToken) -> Events {
     let progress = log.progress();
-    let watcher = Watcher { job, log, progress, next: from };
+    let watcher = Watcher { job, log, progress, next: from, stop };
     Box::pin(stream::try_unfold(watcher, Watcher::batch))
 }
 
@@ -48,9 +50,14 @@ impl Watcher {
             if progress.ended {
                 return Ok(None);
             }
-            // The hub keeps the sender for as long as the job exists, and `gone` is set before it is dropped.
-            if self.progress.changed().await.is_err() {
-                return Ok(None);
+            tokio::select! {
+                () = self.stop.cancelled() => {
+                    return Err(Status::unavailable("the scheduler is stopping; watch again where this ended"));
+                }
+                // The hub keeps the sender for as long as the job exists, and `gone` is set before it is dropped.
+                changed = self.progress.changed() => if changed.is_err() {
+                    return Ok(None);
+                }
             }
         }
     }

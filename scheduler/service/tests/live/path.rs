@@ -370,3 +370,15 @@ async fn the_cluster_tells_who_one_is_and_what_is_used() {
     let usage = cluster.cluster(Role::Admin).usage(UsageRequest::default()).await.unwrap().into_inner().tenants;
     assert_eq!(usage.len(), 2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_of_a_running_job_ends_when_the_scheduler_stops() {
+    let mut cluster = Cluster::start().await;
+    let upload = array("data", array_spec::Source::Upload(Upload {}), 1);
+    cluster.jobs("acme").submit(submission(vec![upload], 1)).await.unwrap();
+    let request = WatchRequest { job: 1, ..Default::default() };
+    let mut stream = cluster.jobs("acme").watch(request).await.unwrap().into_inner();
+    assert_eq!(soon(stream.message()).await.unwrap().unwrap().events[0].sequence, 0);
+    soon(cluster.stop()).await;
+    assert_eq!(soon(stream.message()).await.unwrap_err().code(), Code::Unavailable);
+}
