@@ -121,7 +121,7 @@ fn a_cancelled_job_ends_at_once_and_nothing_of_it_starts_again() {
 }
 
 #[test]
-fn a_late_success_of_a_cancelled_task_is_only_counted() {
+fn a_late_success_of_a_cancelled_task_is_only_counted_and_what_it_left_is_dropped() {
     let mut cluster = cluster();
     let id = cluster.submit("acme", job().with(array("a").tasks(1)).spec());
     let runs = cluster.take_frame("one");
@@ -131,6 +131,7 @@ fn a_late_success_of_a_cancelled_task_is_only_counted() {
     cluster.say("one", HostMessage::Report(late));
     assert_eq!(cluster.core.stale(), before + 1);
     assert_eq!(cluster.counts(id, 0).cancelled, 1);
+    assert!(cluster.model("one").store.is_empty());
 }
 
 #[test]
@@ -203,4 +204,22 @@ fn a_released_job_leaves_nothing_behind() {
     assert!(!cluster.events.contains_key(&id));
     assert_nothing_used(&cluster);
     assert!(!cluster.commands.iter().any(|(_, command)| matches!(command, HostCommand::Assign { .. })));
+}
+
+#[test]
+fn an_attempt_named_twice_takes_only_its_own_place_in_its_frame() {
+    let mut cluster = cluster();
+    let id = cluster.submit("acme", job().with(array("a").tasks(100)).spec());
+    cluster.run_frame("one");
+    while cluster.frames("one")[0].indexes.len() == 1 {
+        cluster.run_frame("one");
+    }
+    let done = cluster.counts(id, 0).succeeded;
+    let runs = cluster.take_frame("one");
+    let twice = cluster.success("one", &[runs[0].clone(), runs[0].clone()]);
+    cluster.say("one", HostMessage::Report(twice));
+    assert_eq!(cluster.counts(id, 0).succeeded, done + 1);
+    cluster.succeed("one", &runs[1..]);
+    cluster.run_all();
+    assert_eq!(cluster.job(id).end, Some(JobEnd::Succeeded));
 }

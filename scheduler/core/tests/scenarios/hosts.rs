@@ -311,3 +311,17 @@ fn absurd_numbers_of_a_host_do_not_break_the_scheduler() {
     assert_eq!(cluster.counts(id, 0).succeeded, 1);
     assert!(cluster.core.explain(id, None, None).iter().any(|why| why.reason.contains("release jobs")));
 }
+
+#[test]
+fn a_host_cannot_report_what_another_host_was_given() {
+    let mut cluster = two_hosts();
+    let id = cluster.submit("acme", job().with(array("a").tasks(2)).spec());
+    let runs = cluster.take_frame("one");
+    let forged = cluster.success("two", &runs);
+    cluster.say("two", HostMessage::Report(forged));
+    let failure = cluster.model("two").fail(&runs[0], Cause::Failed, Vec::new());
+    cluster.say("two", HostMessage::Report(failure));
+    assert_eq!(cluster.counts(id, 0).assigned, 2);
+    cluster.succeed("one", &runs);
+    assert_eq!(cluster.counts(id, 0).succeeded, 1);
+}

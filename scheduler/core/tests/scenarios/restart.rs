@@ -133,7 +133,7 @@ fn completions_that_were_not_written_are_told_by_the_hosts_that_have_them() {
 }
 
 #[test]
-fn an_acknowledged_submission_is_written_before_it_is_answered() {
+fn a_submission_is_written_before_anything_of_it_is_visible() {
     let mut cluster = Cluster::new().tenant(policy("acme")).host("one", 1);
     let tenant = cluster.tenant_id("acme");
     let spec = job().with(array("a").tasks(1)).spec();
@@ -144,5 +144,8 @@ fn an_acknowledged_submission_is_written_before_it_is_answered() {
     let written = actions.iter().position(|action| matches!(action, Action::Persist(Record::JobSubmitted { .. })));
     let answered = actions.iter().position(|action| matches!(action, Action::Reply { .. }));
     let assigned = actions.iter().position(|action| matches!(action, Action::Command { .. }));
-    assert!(written.unwrap() < answered.unwrap() && written.unwrap() < assigned.unwrap(), "{actions:?}");
+    let published = actions.iter().position(|action| matches!(action, Action::Publish { .. }));
+    for visible in [answered, assigned, published] {
+        assert!(written.unwrap() < visible.unwrap(), "{actions:?}");
+    }
 }
