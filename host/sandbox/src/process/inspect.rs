@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use wasmparser::{Encoding, Parser, Payload, Validator, WasmFeatures};
+use wasmparser::{ComponentTypeRef, Encoding, Parser, Payload, TypeBounds, Validator, WasmFeatures};
 
 use super::world;
 use crate::CompileError;
@@ -125,7 +125,11 @@ impl Scan {
             return Ok(());
         }
         for import in section {
-            world::check_import(import.map_err(invalid)?.name.name)?;
+            let import = import.map_err(invalid)?;
+            // A name for a type that is defined elsewhere grants nothing.
+            if !matches!(import.ty, ComponentTypeRef::Type(TypeBounds::Eq(_))) {
+                world::check_import(import.name.name)?;
+            }
         }
         Ok(())
     }

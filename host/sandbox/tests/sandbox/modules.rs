@@ -50,6 +50,14 @@ fn an_import_that_is_not_granted_is_refused_by_name() {
 }
 
 #[test]
+fn a_mere_name_for_a_type_is_not_an_import_that_must_be_granted() {
+    // Components made from Rust have these at the outermost level.
+    assert!(compile(&importing(r#"(import "failure" (type (eq $failure)))"#, "", "", "")).is_ok());
+    let resource = importing(r#"(import "secret" (type (sub resource)))"#, "", "", "");
+    assert!(matches!(compile(&resource), Err(CompileError::ForbiddenImport { name }) if name == "secret"));
+}
+
+#[test]
 fn a_function_that_the_context_does_not_have_is_refused_by_name() {
     let text = include_str!("../../src/world.wat")
         .replace(";;BODY", &format!("{RUN} unreachable) {NO_FUNCTIONS}"))
