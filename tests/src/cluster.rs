@@ -1,0 +1,289 @@
+//! A cluster as an administrator would start it: a scheduler, hosts with join tokens, and a configuration with a context
+//! for each tenant. Each process can be killed and started again.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{Finished, Running, partita, repository};
+
+/// Two tenants. The first may read the directory `crates` of the cluster's own directory, and the table of the example.
+pub const POLICY: &str = r#"
+[tenant.analytics]
+weight = 2
+
+[tenant.analytics.quota]
+module_size = "4MiB"
+
+[[tenant.analytics.dataset]]
+name = "crates"
+location = "DIRECTORY/crates"
+include = ["*.rs"]
+
+[[tenant.analytics.dataset]]
+name = "countries"
+location = "REPOSITORY/examples/etl/data"
+include = ["countries*.csv"]
+
+[tenant.research]
+"#;
+
+/// A running cluster. Its processes are killed when it is dropped.
+pub struct Cluster {
+    scheduler: Option<Running>,
+    hosts: Vec<Host>,
+    /// Of the scheduler; stays the same when it is started again.
+    address: String,
+    directory: TempDir,
+}
+
+struct Host {
+    name: String,
+    process: Option<Running>,
+    address: String,
+}
+
+impl Cluster {
+    /// Starts a scheduler with [`POLICY`] and so many hosts of one core.
+    ///
+    /// # Panics
+    /// If anything does not start.
+    #[must_use]
+    pub fn start(hosts: usize) -> Self {
+        let directory = TempDir::new().expect("there is room for a temporary directory");
+        let path = directory.path();
+        for part in ["policies", "crates", "home"] {
+            fs::create_dir(path.join(part)).expect("a new directory is empty");
+        }
+        let text = POLICY.replace("DIRECTORY", &path.display().to_string());
+        let text = text.replace("REPOSITORY", &repository().display().to_string());
+        fs::write(path.join("policies/test.toml"), text).expect("the policy can be written");
+        let address = "127.0.0.1:0".to_owned();
+        let mut cluster = Self { scheduler: None, hosts: Vec::new(), address, directory };
+        cluster.start_scheduler();
+        cluster.write_configuration();
+        for number in 1..=hosts {
+            cluster.add_host(&format!("host-{number}"));
+        }
+        cluster
+    }
+
+    /// The directory in which the cluster has everything.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The address of the scheduler.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The addresses of the hosts.
+    pub fn host_addresses(&self) -> impl Iterator<Item = &str> {
+        self.hosts.iter().map(|host| host.address.as_str())
+    }
+
+    /// The data directory of the scheduler.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.path().join("scheduler")
+    }
+
+    /// The certificate of the cluster's authority.
+    #[must_use]
+    pub fn authority(&self) -> PathBuf {
+        self.data().join("authority/ca.pem")
+    }
+
+    /// The program with a clean environment.
+    #[must_use]
+    pub fn program(&self) -> Command {
+        let mut command = partita();
+        command.env("HOME", self.path().join("home")).env_remove("PARTITA_CONFIG").env_remove("PARTITA_CONTEXT");
+        command.env("PARTITA_LOG", "info").current_dir(self.path());
+        command
+    }
+
+    /// The program as somebody: `analytics`, `research`, or `admin`.
+    #[must_use]
+    pub fn partita(&self, who: &str) -> Command {
+        let mut command = self.program();
+        command.arg("--config").arg(self.path().join("config.toml")).args(["--context", who]);
+        command
+    }
+
+    /// Runs a command as somebody, which must succeed.
+    ///
+    /// # Panics
+    /// If it does not.
+    #[must_use]
+    pub fn ask(&self, who: &str, arguments: &[&str]) -> String {
+        Finished::of(self.partita(who).args(arguments)).success()
+    }
+
+    /// Runs a command as somebody, which must fail, and returns its error.
+    ///
+    /// # Panics
+    /// If it does not fail.
+    #[must_use]
+    pub fn refused(&self, who: &str, arguments: &[&str]) -> String {
+        Finished::of(self.partita(who).args(arguments)).failure()
+    }
+
+    /// Runs a job to its end and returns its summary and the outputs of one array.
+    ///
+    /// # Panics
+    /// If it does not succeed.
+    #[must_use]
+    pub fn run(&self, who: &str, job: &str, array: &str) -> (Value, String) {
+        let (file, result) = (self.path().join("job.toml"), self.path().join("result"));
+        fs::write(&file, job).expect("the job file can be written");
+        let mut command = self.partita(who);
+        command.args(["--json", "run"]).arg(&file).args(["--result", array]).arg("--output").arg(&result);
+        let output = Finished::of(&mut command).success();
+        let last = output.lines().last().unwrap_or_default();
+        let summary = serde_json::from_str(last).unwrap_or_else(|error| panic!("{error} in {output}"));
+        (summary, fs::read_to_string(result).expect("the result was written"))
+    }
+
+    /// Submits a job without waiting for it and returns its number.
+    ///
+    /// # Panics
+    /// If it is refused.
+    #[must_use]
+    pub fn submit(&self, who: &str, job: &str) -> String {
+        let file = self.path().join("job.toml");
+        fs::write(&file, job).expect("the job file can be written");
+        let output = Finished::of(self.partita(who).arg("run").arg(&file).arg("--detach")).success();
+        output.lines().last().unwrap_or_default().trim().to_owned()
+    }
+
+    /// Follows the events of a job, as lines of JSON.
+    #[must_use]
+    pub fn watch(&self, who: &str, job: &str) -> Running {
+        Running::start(self.partita(who).args(["--json", "job", "watch", job]))
+    }
+
+    /// Kills a host with SIGKILL, executors and all.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn kill_host(&mut self, position: usize) {
+        let process = self.hosts[position].process.take().expect("the host runs");
+        process.signal(Signal::KILL);
+        let _ = process.end();
+    }
+
+    /// Kills the scheduler with SIGKILL.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn kill_scheduler(&mut self) {
+        let process = self.scheduler.take().expect("the scheduler runs");
+        process.signal(Signal::KILL);
+        let _ = process.end();
+    }
+
+    /// Starts the scheduler, at the address that it had before.
+    ///
+    /// # Panics
+    /// If it does not get ready.
+    pub fn start_scheduler(&mut self) {
+        let mut command = self.scheduler_command();
+        command.args(["--listen", &self.address]);
+        let mut process = Running::start(&mut command);
+        self.address = text(&ready(&mut process), "address");
+        self.scheduler = Some(process);
+    }
+
+    /// A command that starts a scheduler with the data of this cluster; its address is missing.
+    #[must_use]
+    pub fn scheduler_command(&self) -> Command {
+        let mut command = self.program();
+        command.args(["--json", "scheduler", "--cluster", "test", "--metrics", "127.0.0.1:0"]);
+        command.arg("--data").arg(self.data()).arg("--policies").arg(self.path().join("policies"));
+        command
+    }
+
+    /// A command that starts a host; its join token is missing.
+    #[must_use]
+    pub fn host_command(&self, name: &str) -> Command {
+        let mut command = self.program();
+        command.args(["--json", "host", "--name", name, "--scheduler", &self.address, "--cores", "1"]);
+        command.args(["--memory", "1GiB", "--partitions", "512MiB"]);
+        command.arg("--authority").arg(self.authority()).arg("--data").arg(self.path().join(name));
+        command
+    }
+
+    /// Adds a host, and waits until it is ready.
+    ///
+    /// # Panics
+    /// If it does not get ready.
+    pub fn add_host(&mut self, name: &str) {
+        let token = self.path().join(format!("{name}.join"));
+        self.issue(&token, &["--join", name]);
+        let mut process = Running::start(self.host_command(name).arg("--join-token-file").arg(token));
+        let address = text(&ready(&mut process), "address");
+        self.hosts.push(Host { name: name.to_owned(), process: Some(process), address });
+    }
+
+    /// Starts a host again that was killed, without a join token.
+    ///
+    /// # Panics
+    /// If it does not get ready.
+    pub fn restart_host(&mut self, position: usize) {
+        let mut process = Running::start(&mut self.host_command(&self.hosts[position].name));
+        self.hosts[position].address = text(&ready(&mut process), "address");
+        self.hosts[position].process = Some(process);
+    }
+
+    /// Has a token written to a file.
+    fn issue(&self, file: &Path, what: &[&str]) {
+        let mut command = self.program();
+        command.args(["token", "issue", "--data"]).arg(self.data()).args(what);
+        let token = Finished::of(&mut command).success();
+        fs::write(file, token).expect("the token can be written");
+    }
+
+    fn write_configuration(&self) {
+        let mut text = String::new();
+        for (who, tenant, role) in [
+            ("analytics", "analytics", "developer"),
+            ("research", "research", "developer"),
+            ("admin", "research", "admin"),
+        ] {
+            let token = self.path().join(format!("{who}.token"));
+            self.issue(&token, &["--tenant", tenant, "--subject", "test", "--role", role]);
+            text.push_str(&self.context(who, &token));
+        }
+        fs::write(self.path().join("config.toml"), text).expect("the configuration can be written");
+    }
+
+    /// The text of a context that uses the token in a file.
+    #[must_use]
+    pub fn context(&self, name: &str, token: &Path) -> String {
+        let mut text = String::new();
+        let (address, authority) = (&self.address, self.authority());
+        // Writing into a string does not fail.
+        let _ = writeln!(text, "[context.{name}]\naddress = {address:?}\nauthority = {authority:?}\ntoken = {token:?}");
+        text
+    }
+}
+
+/// The line with which a process says that it is ready.
+fn ready(process: &mut Running) -> Value {
+    let is_ready = |line: &str| serde_json::from_str::<Value>(line).is_ok_and(|value| value["ready"] == true);
+    let line = process.line("line that says it is ready", is_ready);
+    serde_json::from_str(&line).expect("it was JSON a moment ago")
+}
+
+fn text(value: &Value, key: &str) -> String {
+    value[key].as_str().unwrap_or_else(|| panic!("there is no {key} in {value}")).to_owned()
+}
