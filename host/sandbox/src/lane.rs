@@ -30,6 +30,8 @@ const CHUNK_ATTEMPTS: usize = WINDOW / 2;
 const CHUNKS_OUT: usize = 2;
 /// Most files of one chunk, unless its first attempt alone has more.
 const CHUNK_FILES: usize = 256;
+/// How long an executor may take from the end of its last attempt to the message that says so. It may be stopped meanwhile.
+const CHUNK_END_LIMIT: Duration = Duration::from_secs(5);
 /// By how much the kernel's CPU clock may lag behind what an executor measured of itself.
 const CPU_GRAIN: CpuTime = CpuTime::from_micros(20_000);
 
@@ -77,6 +79,8 @@ pub(crate) struct Lane<'a> {
     ends: VecDeque<(u64, Vec<u8>, VecDeque<PartitionFile>)>,
     cancelled: BTreeSet<usize>,
     watched: Option<Watched>,
+    /// Since when the executor has ended all attempts but not said so.
+    owes_since: Option<Instant>,
     /// The executor's CPU clock when the batch began, and what of it was charged since.
     cpu_before: CpuTime,
     charged: CpuTime,
@@ -108,6 +112,7 @@ impl<'a> Lane<'a> {
             ends: VecDeque::new(),
             cancelled: BTreeSet::new(),
             watched: None,
+            owes_since: None,
             cpu_before,
             charged: CpuTime::default(),
             record: Vec::new(),
@@ -370,12 +375,15 @@ impl<'a> Lane<'a> {
 
     /// Looks at the attempt that runs, and at its limits.
     fn watch(&mut self) -> Result<(), Stop> {
+        let now = clock::now();
         if self.collected == self.sent {
             self.watched = None;
             self.control.publish(None);
-            return Ok(());
+            let since = *self.owes_since.get_or_insert(now);
+            let owes = now.duration_since(since) >= CHUNK_END_LIMIT;
+            return if owes { Err(Malformed("no end of a chunk").into()) } else { Ok(()) };
         }
-        let now = clock::now();
+        self.owes_since = None;
         let claim = self.executor.page.claim();
         // An executor that claims to run nothing, or something impossible, is held to run what it owes first.
         let plausible = claim.filter(|claim| (self.collected as u64..self.sent as u64).contains(&claim.position));
@@ -408,35 +416,40 @@ impl<'a> Lane<'a> {
 
     /// Ends the executor, saves what it finished, and blames at most one attempt.
     fn stop(mut self, stop: Stop) -> RunEnd {
-        let before = self.collected;
         // A process that only closed its connection is not dead yet.
         let natural = matches!(stop, Stop::Died).then(|| self.executor.handle.wait_for_death()).flatten();
         let death = natural.or_else(|| self.executor.handle.end());
         let running = self.executor.page.claim().map(|claim| claim.position);
         self.save(&stop);
-        let next = self.collected;
-        let is_running = running == Some(next as u64);
-        let unsent = next >= self.sent;
-        let blamed = match stop {
-            Stop::CancelAll => {
-                self.cancel_rest(death);
-                None
+        if matches!(stop, Stop::CancelAll) {
+            self.cancel_rest(death);
+        } else if self.collected < self.batch.attempts.len() {
+            let is_running = running == Some(self.collected as u64);
+            if let Some(failure) = self.verdict(stop, is_running, death) {
+                self.blame(failure, death);
             }
+        }
+        RunEnd::ExecutorLost { next: self.collected }
+    }
+
+    /// Of what the first attempt that has not ended is to be blamed, if of anything. Blame needs evidence; but where a run
+    /// brought nothing at all, its first attempt is blamed without any, or the batch would be handed on for ever.
+    fn verdict(&self, stop: Stop, is_running: bool, death: Option<Death>) -> Option<Failure> {
+        let next = self.collected;
+        match stop {
+            Stop::CancelAll => Some(cancelled()),
             Stop::Attempt { position, failure } if position == next => Some(failure),
             // The attempt ended while the signal was on its way. Whoever came next is handed on without blame.
             Stop::Attempt { position, .. } if position < next => None,
             Stop::Attempt { .. } => Some(Failure::new(Cause::Crash, "the executor lost the end of the attempt")),
-            Stop::Garbage(text) => Some(Failure::new(Cause::Crash, format!("the executor sent garbage: {text}"))),
-            // Blame needs evidence, but a batch must not be handed on for ever either.
-            Stop::Died if is_running || before == next => {
+            Stop::Garbage(text) if next < self.sent || next == 0 => {
+                Some(Failure::new(Cause::Crash, format!("the executor sent garbage: {text}")))
+            }
+            Stop::Died if is_running || next == 0 => {
                 Some(Failure::new(Cause::Crash, format!("the executor died, {}", describe_death(death))))
             }
-            Stop::Died => None,
-        };
-        if let Some(failure) = blamed.filter(|_| !unsent || before == next) {
-            self.blame(failure, death);
+            Stop::Garbage(_) | Stop::Died => None,
         }
-        RunEnd::ExecutorLost { next: self.collected }
     }
 
     /// Reports what the executor finished before it ended. What is wrong with it no longer matters.

@@ -225,3 +225,22 @@ fn what_was_finished_before_the_misbehaviour_counts() {
     assert_eq!(ends[0].result.as_ref().unwrap()[0].payload.bytes().unwrap(), "one");
     assert_eq!(ends[1].result.as_ref().unwrap_err().cause, Cause::WallTime);
 }
+
+#[test]
+fn nobody_is_blamed_when_everything_was_finished() {
+    let mut executor = actor(|socket, page| {
+        page.publish(0, &record(0, 0, b"one"));
+        rustix::net::shutdown(socket, rustix::net::Shutdown::Both).unwrap();
+    });
+    let (ends, end) = run(&mut executor, 1);
+    assert_eq!((ends.len(), end), (1, RunEnd::ExecutorLost { next: 1 }));
+    assert!(ends[0].result.is_ok());
+}
+
+#[test]
+fn an_executor_that_never_ends_its_chunk_is_ended() {
+    let mut executor = actor(|_, page| page.publish(0, &record(0, 0, b"one")));
+    let (ends, end) = run(&mut executor, 1);
+    assert_eq!((ends.len(), end), (1, RunEnd::ExecutorLost { next: 1 }));
+    assert!(!executor.handle().is_alive());
+}
