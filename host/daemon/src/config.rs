@@ -125,11 +125,12 @@ fn default_cores() -> u32 {
     std::thread::available_parallelism().ok().and_then(|cores| u32::try_from(cores.get()).ok()).unwrap_or(1)
 }
 
+/// The machine's memory. Where it cannot be found out, a size that every machine has.
 fn total_memory() -> ByteSize {
-    let info = rustix::system::sysinfo();
-    // The fields have the width of a C `long`, which differs between platforms.
-    let units = u64::try_from(info.totalram).unwrap_or(0);
-    ByteSize(units.saturating_mul(u64::from(info.mem_unit.max(1))))
+    let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = info.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).and_then(|number| number.trim().parse().ok());
+    kib.map_or(ByteSize::gib(1), ByteSize::kib)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! Lanes never wait for an input.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use partita_sandbox::{Artefact, Batch, BatchAttempt, Payload};
@@ -388,8 +388,9 @@ impl Lack {
 
 /// The seed of a task's random numbers: the same in every attempt.
 fn seed(task: TaskId) -> [u8; 32] {
-    let mut key = [0; 16];
+    static KEY: LazyLock<[u8; 32]> = LazyLock::new(|| blake3::derive_key(SEED_CONTEXT, &[]));
+    let mut name = [0; 16];
     let numbers = [task.job.tenant.0, task.job.number, task.array.0, task.index];
-    key.chunks_exact_mut(4).zip(numbers).for_each(|(place, number)| place.copy_from_slice(&number.to_le_bytes()));
-    blake3::derive_key(SEED_CONTEXT, &key)
+    name.chunks_exact_mut(4).zip(numbers).for_each(|(place, number)| place.copy_from_slice(&number.to_le_bytes()));
+    *blake3::keyed_hash(&KEY, &name).as_bytes()
 }

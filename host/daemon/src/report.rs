@@ -217,7 +217,6 @@ fn empty(job: JobId, array: ArrayIndex) -> SucceededBatch {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
 
     use partita_types::{AttemptNumber, Cause, ContentHash, Failure, TaskId, TenantId};
 
@@ -226,6 +225,12 @@ mod tests {
     fn attempt(array: u32, index: u32) -> AttemptId {
         let job = JobId { tenant: TenantId(1), number: 1 };
         AttemptId { task: TaskId { job, array: ArrayIndex(array), index }, number: AttemptNumber::FIRST }
+    }
+
+    impl Collector {
+        fn weight(&self) -> usize {
+            self.waiting().weight
+        }
     }
 
     fn info(size: u64) -> OutputInfo {
@@ -280,27 +285,27 @@ mod tests {
     #[test]
     fn lanes_stop_when_nobody_takes_and_go_on_after_a_clear() {
         let collector = Arc::new(Collector::default());
-        for index in 0..MAX_WAITING as u32 {
+        for index in 0..u32::try_from(MAX_WAITING).unwrap() {
             collector.succeeded(attempt(0, index), &[], Usage::default(), Moved::default());
         }
-        let passed = Arc::new(AtomicBool::new(false));
+        let (waiting, waits) = std::sync::mpsc::sync_channel(1);
         let lane = std::thread::spawn({
-            let (collector, passed) = (Arc::clone(&collector), Arc::clone(&passed));
+            let collector = Arc::clone(&collector);
             move || {
+                waiting.send(()).unwrap();
                 collector.wait_for_room();
-                passed.store(true, Ordering::SeqCst);
+                collector.weight()
             }
         });
-        assert!(!passed.load(Ordering::SeqCst), "the lane went on although the report is full");
+        waits.recv().unwrap();
         collector.clear();
-        lane.join().unwrap();
-        assert!(passed.load(Ordering::SeqCst));
+        assert_eq!(lane.join().unwrap(), 0, "the lane went on although the report was full");
     }
 
     #[test]
     fn a_closed_collector_holds_nobody() {
         let collector = Collector::default();
-        for index in 0..MAX_WAITING as u32 {
+        for index in 0..u32::try_from(MAX_WAITING).unwrap() {
             collector.succeeded(attempt(0, index), &[], Usage::default(), Moved::default());
         }
         collector.close();

@@ -27,8 +27,10 @@ use crate::relay;
 
 /// Arrays remembered in a session. Past it the session is opened again, which starts from nothing.
 const MAX_ARRAYS: usize = 100_000;
-/// Orders that are carried out at once.
-const AT_ONCE: usize = 64;
+/// Results and uploads that move at once. Clients may be slow, so nothing else waits behind these.
+const MOVES_AT_ONCE: usize = 64;
+/// Other orders that are carried out at once.
+const AT_ONCE: usize = 16;
 /// Orders that are carried out or wait for that.
 const MAX_ORDERS: usize = 4096;
 
@@ -38,13 +40,15 @@ pub(super) struct Orders {
     outbox: mpsc::Sender<HostMessage>,
     arrays: HashMap<(JobId, ArrayIndex), Arc<ArrayContext>>,
     running: JoinSet<()>,
-    places: Arc<Semaphore>,
+    moves: Arc<Semaphore>,
+    others: Arc<Semaphore>,
 }
 
 impl Orders {
     pub(super) fn new(host: Arc<Host>, outbox: mpsc::Sender<HostMessage>) -> Self {
         let (arrays, running) = (HashMap::new(), JoinSet::new());
-        Self { host, outbox, arrays, running, places: Arc::new(Semaphore::new(AT_ONCE)) }
+        let (moves, others) = (Semaphore::new(MOVES_AT_ONCE), Semaphore::new(AT_ONCE));
+        Self { host, outbox, arrays, running, moves: Arc::new(moves), others: Arc::new(others) }
     }
 
     /// Does what a message says, or sees to it.
@@ -61,7 +65,8 @@ impl Orders {
             FromScheduler::PlanDataset(order) => self.plan(order).await,
             FromScheduler::SendOutputs(order) => {
                 let host = Arc::clone(&self.host);
-                self.begin(async move {
+                let places = Arc::clone(&self.moves);
+                self.begin(&places, async move {
                     if let Err(fault) = relay::send(&host, order).await {
                         tracing::warn!(error = %fault, "outputs could not be sent");
                     }
@@ -105,7 +110,8 @@ impl Orders {
         let ids = list.ids()?;
         let host = Arc::clone(&self.host);
         // Freeing the pages of large partitions takes milliseconds each.
-        self.begin(async move {
+        let places = Arc::clone(&self.others);
+        self.begin(&places, async move {
             blocking(move || {
                 host.fetcher.forget(&ids);
                 host.store.drop_many(&ids);
@@ -120,7 +126,8 @@ impl Orders {
     async fn inspect(&mut self, order: InspectModule) -> Result<(), SessionError> {
         let module = ModuleId::from_slice(&order.module).map_err(|fault| SessionError::Decode(fault.into()))?;
         let host = Arc::clone(&self.host);
-        self.begin(async move {
+        let places = Arc::clone(&self.others);
+        self.begin(&places, async move {
             let mut answer = ModuleInspected { request: order.request, ..ModuleInspected::default() };
             match inspect::inspect(&host, TenantId(order.tenant), module).await {
                 Ok(functions) => answer.functions = functions.into_iter().map(Into::into).collect(),
@@ -134,7 +141,8 @@ impl Orders {
 
     async fn plan(&mut self, order: PlanDataset) {
         let host = Arc::clone(&self.host);
-        self.begin(async move {
+        let places = Arc::clone(&self.others);
+        self.begin(&places, async move {
             let mut answer = DatasetPlanned { request: order.request, ..DatasetPlanned::default() };
             match plan(&host, &order).await {
                 Ok(plan) => {
@@ -152,7 +160,8 @@ impl Orders {
 
     async fn store(&mut self, order: StoreUpload) {
         let host = Arc::clone(&self.host);
-        self.begin(async move {
+        let places = Arc::clone(&self.moves);
+        self.begin(&places, async move {
             let mut answer = UploadStored { relay: order.relay, ..UploadStored::default() };
             match relay::store(&host, &order).await {
                 Ok(stored) => answer.partition = Some(PartitionList::from_stored(&[stored])),
@@ -165,11 +174,15 @@ impl Orders {
 
     /// Carries an order out beside the session and sends its answer, if it has one. With too many of them the
     /// session itself waits, and so does the scheduler.
-    async fn begin(&mut self, order: impl Future<Output = Option<ToScheduler>> + Send + 'static) {
+    async fn begin(
+        &mut self,
+        places: &Arc<Semaphore>,
+        order: impl Future<Output = Option<ToScheduler>> + Send + 'static,
+    ) {
         while self.running.len() >= MAX_ORDERS {
             self.running.join_next().await;
         }
-        let (places, outbox) = (Arc::clone(&self.places), self.outbox.clone());
+        let (places, outbox) = (Arc::clone(places), self.outbox.clone());
         self.running.spawn(async move {
             let Ok(_place) = places.acquire().await else { return };
             if let Some(message) = order.await {
