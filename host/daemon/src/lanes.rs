@@ -16,7 +16,7 @@ use crate::error;
 use crate::executors::Kind;
 use crate::host::Host;
 use crate::logic::{Job, Returned};
-use crate::report::Moved;
+use crate::report::{Moved, Tell};
 
 /// After so many executors in a row that did not even start an attempt, the frame's attempts fail.
 const MAX_SETBACKS: u32 = 3;
@@ -158,7 +158,8 @@ impl<'a> Turn<'a> {
         let mut on_end = |end: AttemptEnd| {
             *cpu = cpu.saturating_add(end.usage.cpu);
             if let Some(id) = ids.get(end.position) {
-                ended(host, *id, end, moved);
+                let when = if end.position + 1 == ids.len() { Tell::WithNext } else { Tell::Now };
+                ended(host, *id, end, moved, when);
             }
         };
         match executor.run(batch, &control, &mut on_end) {
@@ -198,7 +199,7 @@ impl<'a> Turn<'a> {
 }
 
 /// An attempt ended: keeps its outputs and reports it.
-fn ended(host: &Host, id: AttemptId, end: AttemptEnd, moved: &mut Moved) {
+fn ended(host: &Host, id: AttemptId, end: AttemptEnd, moved: &mut Moved, when: Tell) {
     let outputs = match end.result {
         Ok(outputs) => outputs,
         Err(failure) => return host.fail(id, failure, end.usage, Vec::new()),
@@ -207,7 +208,7 @@ fn ended(host: &Host, id: AttemptId, end: AttemptEnd, moved: &mut Moved) {
     match host.store.insert(id, outputs) {
         Ok(()) => {
             host.counters.attempts_succeeded.one();
-            host.collector.succeeded(id, &infos, end.usage, std::mem::take(moved));
+            host.collector.succeeded(id, &infos, end.usage, std::mem::take(moved), when);
         }
         Err(full) => host.fail(id, Failure::new(Cause::Storage, full.to_string()), end.usage, Vec::new()),
     }

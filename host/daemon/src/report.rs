@@ -8,7 +8,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard};
 
 use partita_types::{
-    ArrayIndex, AttemptId, ByteSize, FailedAttempt, FrameId, JobId, OutputInfo, Report, SucceededBatch, Usage,
+    ArrayIndex, AttemptId, ByteSize, FailedAttempt, FrameId, JobId, OutputInfo, Report, SucceededBatch, Timestamp,
+    Usage,
 };
 use tokio::sync::Notify;
 
@@ -28,6 +29,15 @@ pub(crate) struct Moved {
     pub(crate) bytes: ByteSize,
 }
 
+/// When whoever waits for a report is woken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tell {
+    /// At once.
+    Now,
+    /// With what follows at once: the end of a frame's last attempt leaves together with the end of the frame.
+    WithNext,
+}
+
 #[derive(Debug, Default)]
 struct Waiting {
     /// In the order in which they were begun.
@@ -41,6 +51,8 @@ struct Waiting {
     started: Vec<AttemptId>,
     /// Ends and outputs in `succeeded` and `failed`.
     weight: usize,
+    /// Whoever waits for a report was woken for what is here.
+    told: bool,
     closed: bool,
 }
 
@@ -71,6 +83,7 @@ impl Waiting {
 
     /// What fits into one report, oldest first.
     fn take(&mut self) -> Report {
+        self.told = false;
         let mut report = Report::default();
         let mut taken = 0;
         while taken < MAX_REPORT {
@@ -93,6 +106,31 @@ impl Waiting {
     }
 }
 
+/// Ends per millisecond up to which reports leave at once, and how many more than that may come in a burst.
+const QUICK_PER_MS: u64 = 4;
+const QUICK_BURST: u64 = 16;
+
+/// Decides whether reports leave at once or gather ends first: at once while there are few, so that a single task is
+/// not held up, and gathered under load, so that a report is worth its price.
+#[derive(Debug, Default)]
+pub(crate) struct Pace {
+    /// A bucket that every end fills and time empties.
+    level: u64,
+    last: Timestamp,
+}
+
+impl Pace {
+    /// A report with so many ends leaves; answers whether ends are to be gathered before the next one.
+    pub(crate) fn gathers(&mut self, ends: usize, now: Timestamp) -> bool {
+        let drained = u64::try_from(now.since(self.last).as_micros()).unwrap_or(u64::MAX).saturating_mul(QUICK_PER_MS);
+        // In thousandths, since reports may follow each other within a millisecond.
+        let level = self.level.saturating_sub(drained).saturating_add((ends as u64).saturating_mul(1000));
+        self.level = level.min(4 * QUICK_BURST * 1000);
+        self.last = now;
+        self.level > QUICK_BURST * 1000
+    }
+}
+
 /// Gathers the next report.
 #[derive(Debug, Default)]
 pub(crate) struct Collector {
@@ -106,20 +144,21 @@ impl Collector {
         lock(&self.waiting)
     }
 
-    fn add(&self, change: impl FnOnce(&mut Waiting)) {
+    fn add(&self, when: Tell, change: impl FnOnce(&mut Waiting)) {
         let mut waiting = self.waiting();
-        let first = waiting.is_empty();
         change(&mut waiting);
+        let tell = when == Tell::Now && !waiting.told;
+        waiting.told |= tell;
         drop(waiting);
-        if first {
+        if tell {
             self.ready.notify_one();
         }
     }
 
     /// An attempt succeeded. `moved` is given with one attempt of a frame only.
-    pub(crate) fn succeeded(&self, attempt: AttemptId, outputs: &[OutputInfo], usage: Usage, moved: Moved) {
+    pub(crate) fn succeeded(&self, attempt: AttemptId, outputs: &[OutputInfo], usage: Usage, moved: Moved, when: Tell) {
         let (job, array) = (attempt.task.job, attempt.task.array);
-        self.add(|waiting| {
+        self.add(when, |waiting| {
             let Some(batch) = waiting.batch(job, array) else { return };
             batch.indexes.push(attempt.task.index);
             batch.attempts.push(attempt.number);
@@ -133,7 +172,7 @@ impl Collector {
 
     /// An attempt failed.
     pub(crate) fn failed(&self, failed: FailedAttempt) {
-        self.add(|waiting| {
+        self.add(Tell::Now, |waiting| {
             waiting.failed.push_back(failed);
             waiting.weight += 1;
         });
@@ -141,13 +180,13 @@ impl Collector {
 
     /// Nothing is left of a frame. Said after the ends of its attempts.
     pub(crate) fn finished(&self, frame: FrameId) {
-        self.add(|waiting| waiting.finished.push(frame));
+        self.add(Tell::Now, |waiting| waiting.finished.push(frame));
     }
 
     /// Attempts have been running for a while.
     pub(crate) fn started(&self, attempts: Vec<AttemptId>) {
         if !attempts.is_empty() {
-            self.add(|waiting| waiting.started.extend(attempts));
+            self.add(Tell::Now, |waiting| waiting.started.extend(attempts));
         }
     }
 
@@ -167,13 +206,6 @@ impl Collector {
             if let Some(report) = self.take_now() {
                 return report;
             }
-            self.ready.notified().await;
-        }
-    }
-
-    /// Waits until there is something to take.
-    pub(crate) async fn ready(&self) {
-        while self.waiting().is_empty() {
             self.ready.notified().await;
         }
     }
@@ -241,9 +273,9 @@ mod tests {
     async fn ends_of_one_array_share_columns_and_arrays_do_not_mix() {
         let collector = Collector::default();
         let moved = Moved { partitions: 2, bytes: ByteSize(10) };
-        collector.succeeded(attempt(0, 5), &[info(1), info(2)], Usage::default(), moved);
-        collector.succeeded(attempt(1, 7), &[info(3)], Usage::default(), Moved::default());
-        collector.succeeded(attempt(0, 6), &[info(4), info(5)], Usage::default(), Moved::default());
+        collector.succeeded(attempt(0, 5), &[info(1), info(2)], Usage::default(), moved, Tell::Now);
+        collector.succeeded(attempt(1, 7), &[info(3)], Usage::default(), Moved::default(), Tell::Now);
+        collector.succeeded(attempt(0, 6), &[info(4), info(5)], Usage::default(), Moved::default(), Tell::Now);
         collector.finished(FrameId(9));
         let report = collector.take().await;
         let columns: Vec<_> =
@@ -258,7 +290,7 @@ mod tests {
         let collector = Collector::default();
         let outputs = vec![info(1); 999];
         for index in 0..40 {
-            collector.succeeded(attempt(0, index), &outputs, Usage::default(), Moved::default());
+            collector.succeeded(attempt(0, index), &outputs, Usage::default(), Moved::default(), Tell::Now);
         }
         collector.finished(FrameId(9));
         let mut reports = Vec::new();
@@ -282,11 +314,34 @@ mod tests {
         assert_eq!(waiting.await.unwrap().failed.len(), 1);
     }
 
+    #[tokio::test]
+    async fn the_last_end_of_a_frame_leaves_with_the_end_of_the_frame() {
+        let collector = Collector::default();
+        collector.succeeded(attempt(0, 0), &[], Usage::default(), Moved::default(), Tell::Now);
+        collector.take().await;
+        collector.succeeded(attempt(0, 1), &[], Usage::default(), Moved::default(), Tell::WithNext);
+        assert!(!collector.waiting().told);
+        collector.finished(FrameId(1));
+        let report = collector.take().await;
+        assert_eq!((report.succeeded.len(), report.finished_frames.len()), (1, 1));
+    }
+
+    #[test]
+    fn few_ends_leave_at_once_and_many_are_gathered() {
+        let at = |micros: u64| Timestamp::from_micros(1_000_000 + micros);
+        let mut pace = Pace::default();
+        let one_by_one = (0..1000).filter(|n| pace.gathers(1, at(n * 300))).count();
+        assert_eq!(one_by_one, 0);
+        let under_load = (1000..2000).filter(|n| pace.gathers(30, at(n * 1000))).count();
+        assert_eq!(under_load, 1000);
+        assert!(!pace.gathers(1, at(2_100_000)), "a pause did not end the gathering");
+    }
+
     #[test]
     fn lanes_stop_when_nobody_takes_and_go_on_after_a_clear() {
         let collector = Arc::new(Collector::default());
         for index in 0..u32::try_from(MAX_WAITING).unwrap() {
-            collector.succeeded(attempt(0, index), &[], Usage::default(), Moved::default());
+            collector.succeeded(attempt(0, index), &[], Usage::default(), Moved::default(), Tell::Now);
         }
         let (waiting, waits) = std::sync::mpsc::sync_channel(1);
         let lane = std::thread::spawn({
@@ -306,7 +361,7 @@ mod tests {
     fn a_closed_collector_holds_nobody() {
         let collector = Collector::default();
         for index in 0..u32::try_from(MAX_WAITING).unwrap() {
-            collector.succeeded(attempt(0, index), &[], Usage::default(), Moved::default());
+            collector.succeeded(attempt(0, index), &[], Usage::default(), Moved::default(), Tell::Now);
         }
         collector.close();
         collector.wait_for_room();

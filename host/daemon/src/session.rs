@@ -18,19 +18,20 @@ use partita_protocol::host::{FrameReport, Heartbeat, Hello, HostMessage, Partiti
 use partita_types::Welcome;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 use crate::error;
 use crate::host::Host;
+use crate::report::Pace;
 use orders::Orders;
 
 /// Messages on their way out; a report holds thousands of ends.
 const OUTBOX: usize = 64;
 /// Longest wait for the scheduler's answer to a hello.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(30);
-/// Ends are gathered for so long while reports follow each other. The first after a pause leaves at once.
+/// Under load, ends are gathered for so long.
 const GATHER: Duration = Duration::from_millis(1);
 /// How often it is looked which attempts run for long.
 const LOOK: Duration = Duration::from_millis(250);
@@ -174,19 +175,18 @@ fn alive(host: &Host) -> Heartbeat {
     }
 }
 
-/// Sends reports, numbered from 1 within the session's incarnation, as long as somebody takes them.
+/// Sends reports, numbered from 1 within the incarnation, as long as somebody takes them.
 async fn report(host: Arc<Host>, outbox: mpsc::Sender<HostMessage>) {
-    let mut last: Option<Instant> = None;
+    let mut pace = Pace::default();
     loop {
-        host.collector.ready().await;
-        if let Some(last) = last {
-            sleep_until(last + GATHER).await;
-        }
         let report = host.collector.take().await;
-        last = Some(Instant::now());
+        let ends = report.succeeded.iter().map(|batch| batch.indexes.len()).sum::<usize>() + report.failed.len();
         let report = FrameReport::numbered(host.next_report(), report);
         if outbox.send(HostMessage { message: Some(ToScheduler::Report(report)) }).await.is_err() {
             return;
+        }
+        if pace.gathers(ends, partita_identity::now()) {
+            sleep(GATHER).await;
         }
     }
 }
