@@ -43,25 +43,37 @@ struct Key<'a> {
 }
 
 impl<'a> Key<'a> {
-    fn new(word: &'a [u8]) -> Self {
+    /// The word at `begin..end` of `text`.
+    fn new(text: &'a [u8], begin: usize, end: usize) -> Self {
         // A multiplication for every eight bytes, as in the hash of the compiler's own tables (`FxHash`).
         const FACTOR: u64 = 0xf135_7aea_2e62_a9c5;
-        let (chunks, rest) = word.as_chunks::<8>();
-        let mut last = [0; 8];
-        last[..rest.len()].copy_from_slice(rest);
-        let tail = u64::from_le_bytes(last);
-        let head = chunks.first().map_or(tail, |first| u64::from_le_bytes(*first));
-        let mut hash = word.len() as u64;
-        for chunk in chunks {
-            hash = (hash.rotate_left(5) ^ u64::from_le_bytes(*chunk)).wrapping_mul(FACTOR);
+        let mut hash = (end - begin) as u64;
+        let mut mix = |bytes: u64| hash = (hash.rotate_left(5) ^ bytes).wrapping_mul(FACTOR);
+        let head = load(text, begin, end);
+        mix(head);
+        let mut next = begin + 8;
+        while next < end {
+            mix(load(text, next, end));
+            next += 8;
         }
-        hash = (hash.rotate_left(5) ^ tail).wrapping_mul(FACTOR);
-        Self { word, head, hash: hash ^ (hash >> 29) }
+        Self { word: &text[begin..end], head, hash: hash ^ (hash >> 29) }
     }
 
     fn tag(&self) -> u32 {
         tag(self.hash)
     }
+}
+
+/// Up to eight bytes from `begin` on, but none from `end` on: zeros stand for these. One load, unless the text ends here.
+fn load(text: &[u8], begin: usize, end: usize) -> u64 {
+    let length = (end - begin).min(8);
+    if let Some(bytes) = text[begin..].first_chunk::<8>() {
+        let beyond = 64 - 8 * length;
+        return if length == 0 { 0 } else { u64::from_le_bytes(*bytes) << beyond >> beyond };
+    }
+    let mut bytes = [0; 8];
+    bytes[..length].copy_from_slice(&text[begin..begin + length]);
+    u64::from_le_bytes(bytes)
 }
 
 #[allow(clippy::cast_possible_truncation, reason = "the upper half of the hash is what the tag is")]
@@ -74,17 +86,20 @@ impl Counter {
     pub fn count(&mut self, text: &[u8], min_length: usize) {
         each_identifier(text, |begin, end| {
             if end - begin >= min_length {
-                self.add(&text[begin..end], 1);
+                self.add_key(&Key::new(text, begin, end), 1);
             }
         });
     }
 
     /// Adds `count` to the count of `word`.
     pub fn add(&mut self, word: &[u8], count: u64) {
+        self.add_key(&Key::new(word, 0, word.len()), count);
+    }
+
+    fn add_key(&mut self, key: &Key<'_>, count: u64) {
         if self.entries.len() * 2 >= self.slots.len() {
             self.grow();
         }
-        let key = Key::new(word);
         let mask = self.slots.len() - 1;
         let mut place = home(key.hash, mask);
         loop {
@@ -93,15 +108,15 @@ impl Counter {
                 break;
             }
             if slot.tag == key.tag() {
-                let entry = self.entries[slot.entry as usize - 1];
-                if self.holds(&entry, &key) {
-                    self.entries[slot.entry as usize - 1].count += count;
+                let number = slot.entry as usize - 1;
+                if self.holds(&self.entries[number], key) {
+                    self.entries[number].count += count;
                     return;
                 }
             }
             place = (place + 1) & mask;
         }
-        self.insert(place, &key, count);
+        self.insert(place, key, count);
     }
 
     fn holds(&self, entry: &Entry, key: &Key<'_>) -> bool {
