@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use partita_client::{Client, Event, Explanation, JobEvent, JobState, JobStatus};
+use partita_client::{ArrayStatus, Client, Event, Explanation, JobEvent, JobState, JobStatus};
 use partita_types::format_duration;
 
 use crate::app::App;
-use crate::commands::outputs::{Selection, Target, write_all};
+use crate::commands::outputs::{Selection, Target, write_selected};
 use crate::outcome::Outcome;
 use crate::output::{Align, Table, clean};
 use crate::process::stop_requested;
@@ -51,17 +51,14 @@ enum JobCommand {
     },
     /// Write the outputs of an array, one after the other in the order of the tasks.
     #[command(
-        after_help = "Examples:\n  partita job result 7 top\n  partita job result 7 map:3 --task 12 --output piece"
+        after_help = "Examples:\n  partita job result 7 top\n  partita job result 7 'top[last]'\n  partita job result 7 'map[12]:3' --output piece"
     )]
     Result {
         /// The job's number.
         job: u32,
-        /// The array, and which output if not 0.
-        #[arg(value_name = "ARRAY[:OUTPUT]")]
+        /// The array; of which task, if not all: a number or `last`; and which output, if not 0.
+        #[arg(value_name = "ARRAY[[TASK]][:OUTPUT]")]
         array: Selection,
-        /// Only of this task.
-        #[arg(long, value_name = "INDEX")]
-        task: Option<u32>,
         /// Where to write; - is standard output.
         #[arg(long, short, value_name = "FILE")]
         output: Option<PathBuf>,
@@ -100,8 +97,8 @@ pub(crate) async fn run(app: &App, arguments: Arguments) -> anyhow::Result<Outco
             client.job(job).cancel().await?;
             done(app, job, "cancelled")?;
         }
-        JobCommand::Result { job, array, task, output } => {
-            let written = write_all(&client.job(job), &array, task, &Target::new(output.as_deref())).await?;
+        JobCommand::Result { job, array, output } => {
+            let written = write_selected(&client.job(job), &array, &Target::new(output.as_deref())).await?;
             if output.is_some() && app.output.json {
                 app.output.json_line(&serde_json::json!({ "job": job, "bytes": written }))?;
             }
@@ -138,15 +135,17 @@ fn listing(jobs: &[JobStatus]) -> Table {
         ("CPU", Align::Right),
     ]);
     for job in jobs {
-        let sum = |count: fn(&partita_client::ArrayStatus) -> u32| -> u64 {
-            job.arrays.iter().map(|array| u64::from(count(array))).sum()
+        // A cluster may leave the arrays out of a long list.
+        let count = |count: fn(&ArrayStatus) -> u32| match job.arrays.as_slice() {
+            [] => "-".to_owned(),
+            arrays => arrays.iter().map(|array| u64::from(count(array))).sum::<u64>().to_string(),
         };
         table.row([
             job.number.to_string(),
             job.name.clone(),
             if job.open && job.state == JobState::Running { "open".to_owned() } else { job.state.to_string() },
-            sum(|array| array.counts.succeeded).to_string(),
-            sum(|array| array.tasks).to_string(),
+            count(|array| array.counts.succeeded),
+            count(|array| array.tasks),
             job.ended_at.map_or_else(|| "-".to_owned(), |ended| format_duration(ended.since(job.submitted_at))),
             job.totals.cpu.to_string(),
         ]);

@@ -27,7 +27,7 @@ Example:
   partita new hello && cd hello
   cargo test
   partita build
-  partita run job.toml --result merge";
+  partita run job.toml --result 'merge[last]'";
 
 /// Make a project with task functions.
 #[derive(Debug, Args)]

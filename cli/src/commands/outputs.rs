@@ -11,23 +11,44 @@ use partita_types::ByteSize;
 use crate::files::{Readers, Unfinished};
 use crate::outcome::usage;
 
-/// `ARRAY` or `ARRAY:OUTPUT`.
+/// `ARRAY`, `ARRAY[TASK]`, `ARRAY:OUTPUT` or `ARRAY[TASK]:OUTPUT`, where the task is a number or `last`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Selection {
     /// The name of the array.
     pub(crate) array: String,
+    /// Which of its tasks.
+    task: Task,
     /// Which output of its tasks.
     pub(crate) output: u32,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Task {
+    /// One after the other.
+    All,
+    /// The one at this position.
+    At(u32),
+    /// The one that has the result of a fold.
+    Last,
+}
+
 impl std::str::FromStr for Selection {
-    type Err = std::convert::Infallible;
+    type Err = String;
 
     /// A number after the last colon is the output, because names of arrays may have colons.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let parsed = text.rsplit_once(':').and_then(|(array, output)| Some((array, output.parse().ok()?)));
-        let (array, output) = parsed.unwrap_or((text, 0));
-        Ok(Self { array: array.to_owned(), output })
+        let (text, output) = parsed.unwrap_or((text, 0));
+        let Some((array, task)) = text.strip_suffix(']').and_then(|text| text.rsplit_once('[')) else {
+            return Ok(Self { array: text.to_owned(), task: Task::All, output });
+        };
+        let task = match task {
+            "last" => Task::Last,
+            number => {
+                Task::At(number.parse().map_err(|_| format!("{number:?} is not a task: write a number or `last`"))?)
+            }
+        };
+        Ok(Self { array: array.to_owned(), task, output })
     }
 }
 
@@ -50,39 +71,38 @@ impl Target {
     }
 }
 
-/// Waits for the array and writes its outputs one after the other, in the order of the tasks. Says how much it was.
-pub(crate) async fn write_all(
+/// Waits for what is selected and writes it, outputs one after the other in the order of the tasks. Says how much it was.
+pub(crate) async fn write_selected(
     job: &JobHandle,
     selection: &Selection,
-    task: Option<u32>,
     target: &Target,
 ) -> anyhow::Result<ByteSize> {
     match target {
-        Target::Stdout => copy(job, selection, task, &mut io::stdout().lock()).await,
+        Target::Stdout => copy(job, selection, &mut io::stdout().lock()).await,
         Target::File(path) => {
             let mut file = Unfinished::begin(path, Readers::Everybody)?;
-            let written = copy(job, selection, task, &mut file).await?;
+            let written = copy(job, selection, &mut file).await?;
             file.finish()?;
             Ok(written)
         }
     }
 }
 
-async fn copy(
-    job: &JobHandle,
-    selection: &Selection,
-    task: Option<u32>,
-    to: &mut impl Write,
-) -> anyhow::Result<ByteSize> {
+async fn copy(job: &JobHandle, selection: &Selection, to: &mut impl Write) -> anyhow::Result<ByteSize> {
     let array = job.array_named(&selection.array);
     let mut written = ByteSize::ZERO;
     let mut take = |data: &[u8]| {
         written = written.saturating_add(ByteSize(data.len() as u64));
         to.write_all(data).context("cannot write the result")
     };
-    match task {
-        Some(index) => {
-            let mut pieces = array.task(index).output(selection.output).stream().await?;
+    let one = match selection.task {
+        Task::All => None,
+        Task::At(index) => Some(array.task(index)),
+        Task::Last => Some(array.last()),
+    };
+    match one {
+        Some(task) => {
+            let mut pieces = task.output(selection.output).stream().await?;
             while let Some(piece) = pieces.next().await? {
                 take(&piece.data)?;
             }
@@ -115,17 +135,25 @@ pub(crate) fn check(selection: &Selection, job: &partita_types::JobSpec) -> anyh
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> (String, u32) {
-        let Ok(Selection { array, output }) = text.parse::<Selection>();
-        (array, output)
+    #[track_caller]
+    fn reads(text: &str, array: &str, task: Task, output: u32) {
+        assert_eq!(text.parse(), Ok(Selection { array: array.into(), task, output }));
     }
 
     #[test]
     fn a_number_after_the_last_colon_is_the_output() {
-        assert_eq!(parse("top"), ("top".into(), 0));
-        assert_eq!(parse("map:3"), ("map".into(), 3));
-        assert_eq!(parse("a:b:2"), ("a:b".into(), 2));
-        assert_eq!(parse("a:b"), ("a:b".into(), 0));
+        reads("top", "top", Task::All, 0);
+        reads("map:3", "map", Task::All, 3);
+        reads("a:b:2", "a:b", Task::All, 2);
+        reads("a:b", "a:b", Task::All, 0);
+    }
+
+    #[test]
+    fn a_task_is_a_number_or_the_last() {
+        reads("map[12]", "map", Task::At(12), 0);
+        reads("map[12]:3", "map", Task::At(12), 3);
+        reads("top[last]", "top", Task::Last, 0);
+        assert_eq!("top[first]".parse::<Selection>(), Err("\"first\" is not a task: write a number or `last`".into()));
     }
 
     #[test]

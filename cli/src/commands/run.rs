@@ -19,7 +19,7 @@ use crate::summary;
 const EXAMPLES: &str = "\
 Examples:
   partita run job.toml
-  partita run job.toml --result top --output top.json
+  partita run job.toml --result 'top[last]' --output top.json
   partita run job.toml --limit 256MiB --json
   partita run job.toml --detach        only submit; see `partita job watch`
 
@@ -34,8 +34,9 @@ pub(crate) struct Arguments {
     /// Read at most about this much of every dataset.
     #[arg(long, value_name = "SIZE")]
     limit: Option<ByteSize>,
-    /// Write the outputs of this array when the job has succeeded.
-    #[arg(long, value_name = "ARRAY[:OUTPUT]")]
+    /// Write the outputs of this array, or of one task of it, when the job has succeeded. The last task of a fold has
+    /// its result.
+    #[arg(long, value_name = "ARRAY[[TASK]][:OUTPUT]")]
     result: Option<Selection>,
     /// Where to write them; - is standard output.
     #[arg(long, value_name = "FILE", requires = "result")]
@@ -145,7 +146,7 @@ async fn finish(app: &App, arguments: &Arguments, job: &JobHandle, status: &JobS
         summary::print(&app.output, status)?;
     }
     if let Some(selection) = wanted {
-        let written = outputs::write_all(job, selection, None, &target).await?;
+        let written = outputs::write_selected(job, selection, &target).await?;
         if !app.output.json {
             app.output.note(&format!("{written} of {} written", selection.array));
         }
