@@ -101,7 +101,8 @@ impl Step {
             Self::Clippy => {
                 stream::run(&mut cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]))?;
             }
-            Self::Build => stream::run(&mut cargo(&["build", "--workspace"]))?,
+            // With all targets, because the features of test dependencies count too: without them, Wasmtime is built twice.
+            Self::Build => stream::run(&mut cargo(&["build", "--workspace", "--all-targets"]))?,
             Self::Tests if has_nextest(workspace) => {
                 return stream::count(&mut cargo(&["nextest", "run", "--workspace", "--no-fail-fast"]), count::nextest);
             }
