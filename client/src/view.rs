@@ -215,8 +215,9 @@ pub struct TaskFailure {
 impl fmt::Display for TaskFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.cause {
+            // The function's own words need no "failed" in front of them.
+            Some(Cause::Failed | Cause::Retry) | None => f.write_str(&self.message)?,
             Some(cause) => write!(f, "{cause}: {}", self.message)?,
-            None => f.write_str(&self.message)?,
         }
         if self.attempts > 1 { write!(f, " ({} attempts)", self.attempts) } else { Ok(()) }
     }

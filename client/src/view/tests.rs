@@ -58,6 +58,17 @@ fn a_cause_that_this_version_does_not_know_leaves_the_message() {
 }
 
 #[test]
+fn a_function_that_fails_speaks_for_itself() {
+    let told = |cause: Cause| {
+        let failure =
+            partita_protocol::job::Failure { cause: cause as u32, message: "no luck".into(), ..Default::default() };
+        TaskFailure::from(wire::TaskFailure { attempts: 1, failure: Some(failure), ..Default::default() }).to_string()
+    };
+    assert_eq!(told(Cause::Failed), "no luck");
+    assert_eq!(told(Cause::Memory), "memory: no luck");
+}
+
+#[test]
 fn a_module_is_json_with_its_id_in_hexadecimal() {
     let module = wire::Module {
         id: vec![0xAB; 32].into(),
