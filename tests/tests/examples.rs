@@ -90,7 +90,8 @@ fn two_tenants_run_at_once_and_see_only_their_own() {
     let second = cluster.submit("analytics", &job);
     for (who, number) in [("research", &first), ("analytics", &second)] {
         let mut watch = cluster.watch(who, number);
-        watch.line("the end of the job", |line| line.contains("succeeded") && line.contains("ended"));
+        let end = watch.line("the end of the job", |line| line.contains("job-ended"));
+        assert!(end.contains("succeeded"), "{end}");
         let listed = cluster.ask(who, &["--json", "job", "list"]);
         assert_eq!(listed.lines().count(), 1, "{listed}");
         assert!(listed.contains(&format!("\"tenant\":\"{who}\"")), "{listed}");

@@ -12,11 +12,11 @@ fn job() -> String {
 
 /// Waits until some tasks have ended, and not all.
 fn wait_until_some_tasks_ended(watch: &mut Running) {
-    watch.line("the end of a task", |line| line.contains("\"tasks_ended\"") || line.contains("tasks ended"));
+    watch.line("the end of a task", |line| line.contains("tasks-ended"));
 }
 
 fn wait_until_ended(watch: &mut Running) {
-    let line = watch.line("the end of the job", |line| line.contains("job_ended"));
+    let line = watch.line("the end of the job", |line| line.contains("job-ended"));
     assert!(line.contains("succeeded"), "{line}");
 }
 
