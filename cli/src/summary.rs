@@ -156,6 +156,7 @@ mod tests {
                 outputs: 8,
                 counts: TaskCounts { succeeded: 3, failed: 1, ..TaskCounts::default() },
             }],
+            counts: TaskCounts { succeeded: 3, failed: 1, ..TaskCounts::default() },
             submitted_at: Timestamp::from_micros(1_000_000),
             ended_at: Some(Timestamp::from_micros(3_500_000)),
             totals: Totals {

@@ -108,8 +108,10 @@ pub struct JobStatus {
     pub state: JobState,
     /// Whether arrays may still be added.
     pub open: bool,
-    /// Its arrays, in order.
+    /// Its arrays, in order; left out of lists of jobs.
     pub arrays: Vec<ArrayStatus>,
+    /// The tasks of all arrays together.
+    pub counts: TaskCounts,
     /// When the cluster took it, microseconds since 1970.
     #[serde(rename = "submitted_at_us", serialize_with = "timestamp")]
     pub submitted_at: Timestamp,
@@ -154,6 +156,15 @@ pub struct TaskCounts {
     pub cancelled: u32,
     /// Will not run, because another task failed.
     pub aborted: u32,
+}
+
+impl TaskCounts {
+    /// All tasks.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        let Self { waiting, ready, assigned, succeeded, failed, cancelled, aborted } = *self;
+        [waiting, ready, assigned, succeeded, failed, cancelled, aborted].into_iter().map(u64::from).sum()
+    }
 }
 
 /// What a job used and made.
@@ -396,6 +407,7 @@ impl TryFrom<wire::Job> for JobStatus {
             tenant: job.tenant,
             open: job.open,
             arrays: arrays(job.arrays)?,
+            counts: job.counts.unwrap_or_default().into(),
             submitted_at: Timestamp::from_micros(job.submitted_at_us),
             ended_at: (job.ended_at_us > 0).then(|| Timestamp::from_micros(job.ended_at_us)),
             totals: job.totals.unwrap_or_default().into(),
@@ -424,16 +436,15 @@ impl TryFrom<wire::Array> for ArrayStatus {
             function: array.function,
             tasks: array.tasks,
             outputs: array.outputs,
-            counts: TaskCounts {
-                waiting: counts.waiting,
-                ready: counts.ready,
-                assigned: counts.assigned,
-                succeeded: counts.succeeded,
-                failed: counts.failed,
-                cancelled: counts.cancelled,
-                aborted: counts.aborted,
-            },
+            counts: counts.into(),
         })
+    }
+}
+
+impl From<wire::TaskCounts> for TaskCounts {
+    fn from(counts: wire::TaskCounts) -> Self {
+        let wire::TaskCounts { waiting, ready, assigned, succeeded, failed, cancelled, aborted } = counts;
+        Self { waiting, ready, assigned, succeeded, failed, cancelled, aborted }
     }
 }
 

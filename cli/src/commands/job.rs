@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use partita_client::{ArrayStatus, Client, Event, Explanation, JobEvent, JobState, JobStatus};
+use partita_client::{Client, Event, Explanation, JobEvent, JobState, JobStatus};
 use partita_types::format_duration;
 
 use crate::app::App;
@@ -135,17 +135,12 @@ fn listing(jobs: &[JobStatus]) -> Table {
         ("CPU", Align::Right),
     ]);
     for job in jobs {
-        // A cluster may leave the arrays out of a long list.
-        let count = |count: fn(&ArrayStatus) -> u32| match job.arrays.as_slice() {
-            [] => "-".to_owned(),
-            arrays => arrays.iter().map(|array| u64::from(count(array))).sum::<u64>().to_string(),
-        };
         table.row([
             job.number.to_string(),
             job.name.clone(),
             if job.open && job.state == JobState::Running { "open".to_owned() } else { job.state.to_string() },
-            count(|array| array.counts.succeeded),
-            count(|array| array.tasks),
+            job.counts.succeeded.to_string(),
+            job.counts.total().to_string(),
             job.ended_at.map_or_else(|| "-".to_owned(), |ended| format_duration(ended.since(job.submitted_at))),
             job.totals.cpu.to_string(),
         ]);

@@ -16,7 +16,7 @@ const MEMORY: ByteSize = ByteSize::mib(256);
 
 /// The functions of a module, or why it is refused.
 pub(crate) async fn inspect(host: &Arc<Host>, tenant: TenantId, module: ModuleId) -> Result<Vec<FunctionInfo>, String> {
-    let artefact = host.modules.get(tenant, module).await.map_err(|fault| error::chain(&fault))?;
+    let artefact = host.modules.get(tenant, module).await.map_err(|fault| fault.reason())?;
     let host = Arc::clone(host);
     let described = blocking(move || {
         let mut executor = host.executors.fork(&artefact, MEMORY).map_err(|fault| error::chain(&fault))?;

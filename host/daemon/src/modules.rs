@@ -49,6 +49,15 @@ impl ModuleError {
         };
         Failure::new(cause, self.to_string())
     }
+
+    /// What is wrong, for somebody who knows which module it is about.
+    pub(crate) fn reason(&self) -> String {
+        match self {
+            Self::Refused { reason, .. } => reason.clone(),
+            Self::Fetch { reason, .. } => format!("it could not be fetched from the scheduler: {reason}"),
+            Self::Compile { reason, .. } => format!("it could not be compiled: {reason}"),
+        }
+    }
 }
 
 type Verdict = Result<Artefact, ModuleError>;

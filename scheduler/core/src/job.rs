@@ -10,7 +10,7 @@ use crate::array::{Array, Consumer, Input};
 use crate::event::IdempotencyKey;
 use crate::shape::Shape;
 use crate::task::Task;
-use crate::view::{ArrayView, JobTotals, JobView};
+use crate::view::{ArrayView, JobTotals, JobView, TaskCounts};
 
 /// A job of a tenant.
 #[derive(Debug)]
@@ -170,6 +170,8 @@ impl Job {
             outputs: array.spec.outputs,
             counts: array.counts.view(),
         };
+        let mut counts = TaskCounts::default();
+        self.arrays.iter().for_each(|array| counts.add(&array.counts.view()));
         JobView {
             id: self.id,
             tenant,
@@ -179,6 +181,7 @@ impl Job {
             submitted: self.submitted,
             ended: self.ended,
             arrays: if with_arrays { self.arrays.iter().map(view).collect() } else { Vec::new() },
+            counts,
             totals: self.totals,
             failure: self.failure.clone(),
         }

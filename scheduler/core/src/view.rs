@@ -24,8 +24,10 @@ pub struct JobView {
     pub submitted: Timestamp,
     /// When it ended.
     pub ended: Option<Timestamp>,
-    /// Its arrays.
+    /// Its arrays; left out of lists of jobs.
     pub arrays: Vec<ArrayView>,
+    /// The tasks of all arrays together.
+    pub counts: TaskCounts,
     /// Sums.
     pub totals: JobTotals,
     /// The first task that failed for good, its attempts, and why the last one failed.
@@ -62,6 +64,20 @@ pub struct TaskCounts {
     pub cancelled: u32,
     /// Given up because a dependency failed.
     pub aborted: u32,
+}
+
+impl TaskCounts {
+    /// Adds the tasks of another array.
+    pub(crate) fn add(&mut self, other: &Self) {
+        let Self { waiting, ready, assigned, succeeded, failed, cancelled, aborted } = other;
+        self.waiting = self.waiting.saturating_add(*waiting);
+        self.ready = self.ready.saturating_add(*ready);
+        self.assigned = self.assigned.saturating_add(*assigned);
+        self.succeeded = self.succeeded.saturating_add(*succeeded);
+        self.failed = self.failed.saturating_add(*failed);
+        self.cancelled = self.cancelled.saturating_add(*cancelled);
+        self.aborted = self.aborted.saturating_add(*aborted);
+    }
 }
 
 /// Sums over the tasks of a job.

@@ -33,6 +33,7 @@ pub(crate) fn job(view: JobView) -> wire::Job {
         state: state(view.end).into(),
         open: view.open,
         arrays: view.arrays.into_iter().map(array).collect(),
+        counts: Some(counts(&view.counts)),
         submitted_at_us: view.submitted.micros,
         ended_at_us: view.ended.map_or(0, |at| at.micros),
         totals: Some(totals(&view.totals)),
