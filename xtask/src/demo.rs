@@ -16,7 +16,7 @@ use anyhow::{Context as _, ensure};
 
 use self::cluster::Cluster;
 pub(crate) use self::report::Summary;
-use self::report::{JobFigures, print_figures, print_top};
+use self::report::{print_figures, print_top};
 use self::words::{Counted, Native};
 use crate::children::{self, Collecting};
 use crate::workspace::Workspace;
@@ -63,8 +63,9 @@ pub(crate) fn measure(workspace: &Workspace, limit: Option<&str>) -> anyhow::Res
 
     step("research estimates pi; analytics counts the identifiers in the crates on this machine");
     let research = start_research(workspace, &cluster, scratch.path())?;
-    let (job, counted, seconds) = run_wordfreq(workspace, &cluster, scratch.path(), limit)?;
-    let research = finish_research(research, scratch.path())?;
+    let (counted, seconds) = run_wordfreq(workspace, &cluster, scratch.path(), limit)?;
+    finish_research(research, scratch.path())?;
+    let (job, research) = (cluster.figures("analytics")?, cluster.figures("research")?);
     cluster.stop()?;
 
     step("Counting natively, on the same cores and without Partita");
@@ -130,8 +131,8 @@ fn start_research(workspace: &Workspace, cluster: &Cluster, scratch: &Path) -> a
     Collecting::start(command.stderr(std::process::Stdio::null()))
 }
 
-fn finish_research(job: Collecting, scratch: &Path) -> anyhow::Result<JobFigures> {
-    let figures = JobFigures::parse(&job.finish().context("the job of team research failed")?)?;
+fn finish_research(job: Collecting, scratch: &Path) -> anyhow::Result<()> {
+    job.finish().context("the job of team research failed")?;
     let estimate = words::last_json(&scratch.join("pi.json"))?;
     let number = |key: &str| estimate.get(key).and_then(serde_json::Value::as_f64).unwrap_or(f64::NAN);
     let samples = estimate.get("samples").and_then(serde_json::Value::as_u64);
@@ -139,17 +140,17 @@ fn finish_research(job: Collecting, scratch: &Path) -> anyhow::Result<JobFigures
     let (pi, error) = (number("pi"), number("error"));
     ensure!((pi - std::f64::consts::PI).abs() < 6.0 * error, "team research got {pi} ± {error} for pi");
     println!("research: pi is {pi:.5} ± {error:.5}, after {RESEARCH_TASKS} tasks");
-    Ok(figures)
+    Ok(())
 }
 
-/// The main job, with a live progress bar. Returns its figures, its result, and the seconds it took as a whole: from the
-/// start of `partita run` with an unknown module until the result was on disk.
+/// The main job, with a live progress bar. Returns its result, and the seconds it took as a whole: from the start of
+/// `partita run` with a module that the cluster has not seen until the result was on disk.
 fn run_wordfreq(
     workspace: &Workspace,
     cluster: &Cluster,
     scratch: &Path,
     limit: Option<&str>,
-) -> anyhow::Result<(JobFigures, Counted, f64)> {
+) -> anyhow::Result<(Counted, f64)> {
     let file = job_file(workspace, "wordfreq", scratch)?;
     let result = scratch.join("top.json");
     let mut command = cluster.run("analytics", &file, "top", &result);
@@ -157,9 +158,9 @@ fn run_wordfreq(
         command.args(["--limit", limit]);
     }
     let begin = now();
-    let output = children::output(&mut command).context("the job of team analytics failed")?;
+    children::output(&mut command).context("the job of team analytics failed")?;
     let seconds = begin.elapsed().as_secs_f64();
-    Ok((JobFigures::parse(&output)?, Counted::read(&result)?, seconds))
+    Ok((Counted::read(&result)?, seconds))
 }
 
 fn step(text: &str) {

@@ -8,8 +8,9 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
+use super::report::JobFigures;
 use super::{command, now};
-use crate::children::Server;
+use crate::children::{self, Server};
 
 /// How long a cluster may take until it is ready.
 const START: Duration = Duration::from_secs(60);
@@ -59,10 +60,23 @@ impl Cluster {
 
     /// A command that runs a job as a tenant and writes the result of one array into a file.
     pub(super) fn run(&self, tenant: &str, job: &Path, array: &str, result: &Path) -> Command {
-        let mut run = command(&self.program, &self.home);
-        run.arg("--config").arg(&self.config).args(["--context", tenant, "--json", "run"]).arg(job);
-        run.args(["--result", array]).arg("--output").arg(result).stdin(Stdio::null());
+        let mut run = self.partita(tenant);
+        run.arg("run").arg(job).args(["--result", array]).arg("--output").arg(result).stdin(Stdio::null());
         run
+    }
+
+    /// What the cluster says of the only job of a tenant.
+    pub(super) fn figures(&self, tenant: &str) -> anyhow::Result<JobFigures> {
+        let jobs = children::output(self.partita(tenant).args(["--json", "job", "list"]))?;
+        let job: Value = serde_json::from_str(jobs.trim()).with_context(|| format!("team {tenant} has not one job"))?;
+        let number = job.get("number").with_context(|| format!("the job of team {tenant} has no number"))?.to_string();
+        JobFigures::parse(&children::output(self.partita(tenant).args(["--json", "job", "show", &number]))?)
+    }
+
+    fn partita(&self, tenant: &str) -> Command {
+        let mut partita = command(&self.program, &self.home);
+        partita.arg("--config").arg(&self.config).args(["--context", tenant]);
+        partita
     }
 
     /// Stops it.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::words::{Counted, Native};
 
-/// What `partita run --json` says of a job.
+/// What `partita --json job show` says of a job.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub(crate) struct JobFigures {
     pub(crate) tasks: u64,
@@ -25,25 +25,27 @@ pub(crate) struct JobFigures {
 }
 
 impl JobFigures {
-    /// Reads the last line of the output.
-    pub(super) fn parse(output: &str) -> anyhow::Result<Self> {
-        let line = output.lines().last().context("the job printed nothing")?;
-        let value: Value = serde_json::from_str(line).context("cannot read what the job printed")?;
-        let field = |key: &str| value.get(key).with_context(|| format!("the summary of the job has no {key}"));
-        let number = |key: &str| field(key)?.as_u64().with_context(|| format!("{key} is not a number"));
-        let float = |key: &str| field(key)?.as_f64().with_context(|| format!("{key} is not a number"));
+    pub(super) fn parse(line: &str) -> anyhow::Result<Self> {
+        let job: Value = serde_json::from_str(line.trim()).context("cannot read what the cluster says of a job")?;
+        let number = |path: &str| {
+            let value = job.pointer(path).and_then(Value::as_u64);
+            value.with_context(|| format!("the cluster does not tell {path} of a job"))
+        };
+        let cpu_seconds = job.pointer("/totals/cpu_seconds").and_then(Value::as_f64);
+        let arrays = job.get("arrays").and_then(Value::as_array).into_iter().flatten();
+        let micros = number("/ended_at_us")?.saturating_sub(number("/submitted_at_us")?);
         Ok(Self {
-            tasks: number("tasks")?,
-            attempts: number("attempts")?,
-            partitions: number("partitions")?,
-            partition_bytes: number("partition_bytes")?,
-            partitions_moved: number("partitions_moved")?,
-            bytes_moved: number("bytes_moved")?,
-            files: number("files")?,
-            bytes_read: number("bytes_read")?,
-            seconds: float("seconds")?,
-            cpu_seconds: float("cpu_seconds")?,
-            peak_memory_bytes: number("peak_memory_bytes")?,
+            tasks: arrays.filter_map(|array| array.get("tasks")?.as_u64()).sum(),
+            attempts: number("/totals/attempts")?,
+            partitions: number("/totals/partitions")?,
+            partition_bytes: number("/totals/partition_bytes")?,
+            partitions_moved: number("/totals/moved_partitions")?,
+            bytes_moved: number("/totals/moved_bytes")?,
+            files: number("/totals/dataset_files")?,
+            bytes_read: number("/totals/dataset_bytes")?,
+            seconds: Duration::from_micros(micros).as_secs_f64(),
+            cpu_seconds: cpu_seconds.context("the cluster does not tell the CPU time of a job")?,
+            peak_memory_bytes: number("/totals/peak_memory_bytes")?,
         })
     }
 }
@@ -166,8 +168,14 @@ mod tests {
     }
 
     #[test]
-    fn the_summary_is_the_last_line_of_the_output() {
-        assert!(JobFigures::parse("{}\n").unwrap_err().to_string().contains("no tasks"));
-        assert!(JobFigures::parse("").is_err());
+    fn what_the_cluster_says_of_a_job_is_read() {
+        let line = r#"{"arrays":[{"tasks":4},{"tasks":3}],"submitted_at_us":1000000,"ended_at_us":3500000,"totals":{
+            "attempts":8,"cpu_seconds":1.5,"peak_memory_bytes":10,"partitions":11,"partition_bytes":12,
+            "moved_partitions":13,"moved_bytes":14,"dataset_files":15,"dataset_bytes":16}}"#;
+        let job = JobFigures::parse(line).unwrap();
+        assert_eq!((job.tasks, job.attempts, job.bytes_moved, job.files), (7, 8, 14, 15));
+        assert!((job.seconds - 2.5).abs() < 1e-9);
+        let error = JobFigures::parse("{}").unwrap_err().to_string();
+        assert!(error.contains("/ended_at_us"), "{error}");
     }
 }
