@@ -52,6 +52,7 @@ fn main() -> anyhow::Result<()> {
         "bytes": files.iter().map(|file| file.size).sum::<u64>(),
         "tokens": table.iter().map(|(_, count)| count).sum::<u64>(),
         "distinct": table.len(),
+        "identifier_bytes": table.iter().map(|(word, count)| word.len() as u64 * count).sum::<u64>(),
         "threads": threads,
         "seconds": seconds,
         "top": top,
