@@ -40,9 +40,10 @@ fn busy_cluster() -> (Cluster, Vec<JobId>) {
 /// A view without what is at hosts, which a restarted scheduler does not know.
 fn settled(core: &Core, id: JobId) -> partita_core::JobView {
     let mut view = core.job(id).unwrap();
-    for array in &mut view.arrays {
-        array.counts.ready += array.counts.assigned;
-        array.counts.assigned = 0;
+    let arrays = view.arrays.iter_mut().map(|array| &mut array.counts);
+    for counts in arrays.chain([&mut view.counts]) {
+        counts.ready += counts.assigned;
+        counts.assigned = 0;
     }
     view
 }
