@@ -8,7 +8,7 @@ use partita::prelude::*;
 #[partita::task]
 fn noop() {}
 
-/// How much [`produce`] writes.
+/// How much `produce` writes.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub struct Amount {
     /// Bytes.
