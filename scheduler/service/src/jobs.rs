@@ -22,7 +22,8 @@ use crate::relay::Relays;
 use crate::result::{Outputs, Wanted};
 use crate::status::{not_found, undecodable, unexpected};
 use crate::upload::Upload;
-use crate::{scope, watch, wire};
+use crate::watch::{self, Watcher};
+use crate::{scope, wire};
 
 /// Longest wait for a submission: a host may have to list a dataset first.
 const SUBMISSION: Duration = Duration::from_secs(180);
@@ -144,12 +145,16 @@ impl Jobs for JobService {
         let WatchRequest { job, from, tenant } = call.into_inner();
         let job = scope::job_id(&self.handle, &caller, &tenant, job).await?;
         let hub = std::sync::Arc::clone(&self.hub);
-        let log = self
+        // The watcher is there from within the journal's thread on, which otherwise would not know that it shall hurry.
+        let watcher = self
             .handle
-            .query_then(move |core| core.job(job).is_some(), move |exists| exists.then(|| hub.log(job)))
+            .query_then(
+                move |core| core.job(job).is_some(),
+                move |exists| exists.then(|| Watcher::new(job, hub.log(job))),
+            )
             .await?
             .ok_or_else(|| not_found(format_args!("job {job}")))?;
-        Ok(Response::new(watch::events(job, log, from, self.stop.clone())))
+        Ok(Response::new(watcher.events(from, self.stop.clone())))
     }
 
     async fn explain(&self, call: Call<ExplainRequest>) -> Result<Response<ExplainResponse>, Status> {

@@ -17,31 +17,42 @@ use crate::wire;
 /// The answer to a watch.
 pub(crate) type Events = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
 
-struct Watcher {
+/// Somebody who watches a job. As long as it exists, the job's events are hurried to the disk.
+pub(crate) struct Watcher {
     job: JobId,
     log: Arc<Log>,
     progress: watch::Receiver<Progress>,
+}
+
+impl Watcher {
+    pub(crate) fn new(job: JobId, log: Arc<Log>) -> Self {
+        let progress = log.progress();
+        Self { job, log, progress }
+    }
+
+    /// The events of the job from number `from` on, in batches, until `stop` is cancelled.
+    pub(crate) fn events(self, from: u64, stop: CancellationToken) -> Events {
+        let reader = Reader { watcher: self, next: from, stop };
+        Box::pin(stream::try_unfold(reader, Reader::batch))
+    }
+}
+
+struct Reader {
+    watcher: Watcher,
     next: u64,
     stop: CancellationToken,
 }
 
-/// The events of `job` from number `from` on, in batches, until `stop` is cancelled.
-pub(crate) fn events(job: JobId, log: Arc<Log>, from: u64, stop: CancellationToken) -> Events {
-    let progress = log.progress();
-    let watcher = Watcher { job, log, progress, next: from, stop };
-    Box::pin(stream::try_unfold(watcher, Watcher::batch))
-}
-
-impl Watcher {
+impl Reader {
     /// The next batch; `None` behind the end of the job.
     async fn batch(mut self) -> Result<Option<(WatchResponse, Self)>, Status> {
         loop {
             // Marked as seen before it is read, so that nothing that comes in between is missed.
-            let progress = *self.progress.borrow_and_update();
+            let progress = *self.watcher.progress.borrow_and_update();
             if progress.gone {
-                return Err(not_found(format_args!("job {}", self.job)));
+                return Err(not_found(format_args!("job {}", self.watcher.job)));
             }
-            let events = self.log.read(self.next).map_err(|error| Status::out_of_range(error.to_string()))?;
+            let events = self.watcher.log.read(self.next).map_err(|error| Status::out_of_range(error.to_string()))?;
             if let Some((last, _)) = events.last() {
                 self.next = last + 1;
                 let events = events.into_iter().map(|(number, event)| wire::event(number, event)).collect();
@@ -55,7 +66,7 @@ impl Watcher {
                     return Err(Status::unavailable("the scheduler is stopping; watch again where this ended"));
                 }
                 // The hub keeps the sender for as long as the job exists, and `gone` is set before it is dropped.
-                changed = self.progress.changed() => if changed.is_err() {
+                changed = self.watcher.progress.changed() => if changed.is_err() {
                     return Ok(None);
                 }
             }
