@@ -7,6 +7,7 @@
 use std::fs::{self, File, TryLockError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use partita_core::Record;
 
@@ -17,6 +18,10 @@ use crate::{Journal, Position, Replayed};
 
 /// Largest part. A leaf of sled has up to 16 entries, and stays in the log while it is below a quarter of a segment.
 const PART: usize = 24 << 10;
+/// sled frees its lock when the last of its threads is done, a moment after a journal of this process was dropped. Who
+/// has our own lock knows that nobody else uses the directory, and waits for it: this often, and this long each time.
+const ENGINE_LOCK_WAITS: u32 = 500;
+const ENGINE_LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// Size of a segment of sled's log.
 const SEGMENT: usize = 2 << 20;
 /// Memory for sled's cache; the journal is read once, so there is little to gain from more.
@@ -235,7 +240,7 @@ fn open_engine(directory: &Path, repairs: &mut Vec<Repair>) -> Result<sled::Db, 
         Err(error) => error,
     };
     let files = snapshots(&path);
-    if files.is_empty() || matches!(error, JournalError::DiskFull { .. }) {
+    if files.is_empty() || matches!(error, JournalError::DiskFull { .. } | JournalError::Locked { .. }) {
         return Err(error);
     }
     for file in &files {
@@ -253,7 +258,18 @@ fn try_open(path: &Path) -> Result<sled::Db, JournalError> {
         .mode(sled::Mode::HighThroughput)
         .flush_every_ms(None);
     // sled asserts what it believes of its files; damage can therefore show as a panic.
-    match catch_unwind(AssertUnwindSafe(|| config.open())) {
+    let mut waits = ENGINE_LOCK_WAITS;
+    let opened = loop {
+        match catch_unwind(AssertUnwindSafe(|| config.open())) {
+            Ok(Err(sled::Error::Io(error))) if is_locked(&error) && waits > 0 => {
+                waits -= 1;
+                std::thread::sleep(ENGINE_LOCK_PAUSE);
+            }
+            opened => break opened,
+        }
+    };
+    match opened {
+        Ok(Err(sled::Error::Io(error))) if is_locked(&error) => Err(JournalError::Locked { path: path.to_owned() }),
         Ok(result) => result.map_err(|error| engine("open", path, error)),
         Err(_) => Err(JournalError::Engine {
             operation: "open",
@@ -261,6 +277,11 @@ fn try_open(path: &Path) -> Result<sled::Db, JournalError> {
             reason: "the store engine gave up while reading its files".to_owned(),
         }),
     }
+}
+
+/// Whether sled refuses because of its own lock, of which it tells only in words.
+fn is_locked(error: &std::io::Error) -> bool {
+    error.to_string().starts_with("could not acquire lock")
 }
 
 fn snapshots(path: &Path) -> Vec<PathBuf> {

@@ -32,6 +32,9 @@ fn filled(directory: &Path, batches: u32) {
         journal.append(&[released(2 * batch), released(2 * batch + 1)]).unwrap();
     }
     journal.flush().unwrap();
+    drop(journal);
+    // sled's threads end after the drop, and free its lock when they do. This waits for the lock and gives it back.
+    fs::File::open(directory.join("journal/db")).unwrap().lock().unwrap();
 }
 
 /// Opens sled itself, as something that damages the journal from outside.
