@@ -72,7 +72,7 @@ pub(crate) fn measure(workspace: &Workspace, limit: Option<&str>) -> anyhow::Res
     let native = Native::count(&programs.native, &sources, limit.map(words::bytes).transpose()?, counted.words.len())?;
     print_top(&counted);
     native.check(&counted, &job)?;
-    println!("Verified: the native count comes to the same files, bytes, words and counts, every one of them.");
+    println!("Verified: the native count comes to every number above: files, bytes, totals and the top 20.");
     let summary = Summary { hosts: HOSTS, seconds, startup, job, research, counted, native };
     print_figures(&summary);
     Ok(summary)
