@@ -4,21 +4,19 @@
 //! Everything is what a user would type: the programs are those of the tree, built in release mode, and they are called
 //! with their public options. Nothing is left behind, neither processes nor files.
 
-mod cluster;
 mod report;
 mod words;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
+use serde_json::Value;
 
-use self::cluster::Cluster;
 pub(crate) use self::report::Summary;
 use self::report::{print_figures, print_top};
 use self::words::{Counted, Native};
 use crate::children::{self, Collecting};
+use crate::cluster::{Cluster, job_file, now};
 use crate::workspace::Workspace;
 use crate::{guests, setup};
 
@@ -58,7 +56,7 @@ pub(crate) fn measure(workspace: &Workspace, limit: Option<&str>) -> anyhow::Res
     step(&format!("Starting a cluster: {HOSTS} hosts, tenants analytics and research"));
     let scratch = tempfile::Builder::new().prefix("partita-demo-").tempdir();
     let scratch = scratch.context("cannot create a temporary directory")?;
-    let (cluster, startup) = Cluster::start(&programs.partita, scratch.path(), &sources, HOSTS)?;
+    let (cluster, startup) = Cluster::start(&programs.partita, scratch.path(), &policy(&sources), HOSTS)?;
     println!("ready after {:.2} s, at {}", startup.as_secs_f64(), cluster.address());
 
     step("research estimates pi; analytics counts the identifiers in the crates on this machine");
@@ -103,17 +101,6 @@ fn registry_sources() -> anyhow::Result<PathBuf> {
     let home = home.or_else(|| std::env::home_dir().map(|home| home.join(".cargo")));
     let sources = home.context("there is no home directory")?.join("registry/src");
     sources.canonicalize().with_context(|| format!("cargo keeps no sources in {}", sources.display()))
-}
-
-/// Writes a copy of a job file of the examples that finds its module wherever this tree is built.
-fn job_file(workspace: &Workspace, example: &str, directory: &Path) -> anyhow::Result<PathBuf> {
-    let file = workspace.root.join("examples").join(example).join("job.toml");
-    let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-    let built = format!("\"{}/", workspace.target.display());
-    let copy = directory.join(format!("{example}.toml"));
-    std::fs::write(&copy, text.replace("\"../../target/", &built))
-        .with_context(|| format!("cannot write {}", copy.display()))?;
-    Ok(copy)
 }
 
 /// Starts the job of the second team, which runs beside the other.
@@ -163,18 +150,17 @@ fn run_wordfreq(
     Ok((Counted::read(&result)?, seconds))
 }
 
-fn step(text: &str) {
+pub(crate) fn step(text: &str) {
     println!("\n== {text}");
 }
 
-#[expect(clippy::disallowed_methods, reason = "measuring the time is what the demo does")]
-fn now() -> Instant {
-    Instant::now()
-}
-
-/// A command without the user's own configuration of Partita.
-fn command(program: &Path, home: &Path) -> Command {
-    let mut command = Command::new(program);
-    command.env("HOME", home).env_remove("PARTITA_CONFIG").env_remove("PARTITA_CONTEXT");
-    command
+/// Two tenants; the first may read the sources.
+fn policy(sources: &Path) -> String {
+    // A string of JSON is one of TOML as well.
+    let location = Value::from(sources.display().to_string());
+    format!(
+        "[tenant.analytics]\nweight = 2\n\n\
+         [[tenant.analytics.dataset]]\nname = \"crates\"\nlocation = {location}\ninclude = [\"*.rs\"]\n\n\
+         [tenant.research]\nweight = 1\n"
+    )
 }

@@ -6,7 +6,9 @@
 mod bench;
 mod checks;
 mod children;
+mod cluster;
 mod demo;
+mod etl;
 mod guests;
 mod setup;
 mod tidy;
@@ -34,6 +36,8 @@ enum Command {
     Guests,
     /// Show the whole path on real data: two hosts, two tenants, every number verified.
     Demo(demo::Arguments),
+    /// Scale the table of the etl example up, run the example on it, and verify the result.
+    Etl(etl::Arguments),
     /// Measure, and print figures.
     Bench(bench::Arguments),
     /// Run every check: format, lints, all tests, documentation, examples. What continuous integration calls.
@@ -62,6 +66,7 @@ fn run(command: &Command) -> anyhow::Result<ExitCode> {
             }
         }
         Command::Demo(arguments) => demo::run(&workspace, arguments)?,
+        Command::Etl(arguments) => etl::run(&workspace, arguments)?,
         Command::Bench(arguments) => bench::run(&workspace, arguments)?,
         Command::Test(arguments) => return checks::run(&workspace, arguments),
         Command::Tidy => {

@@ -2,53 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use super::words::{Counted, Native};
-
-/// What `partita --json job show` says of a job.
-#[derive(Debug, Default, Clone, PartialEq)]
-pub(crate) struct JobFigures {
-    pub(crate) tasks: u64,
-    pub(crate) attempts: u64,
-    pub(crate) partitions: u64,
-    pub(crate) partition_bytes: u64,
-    pub(crate) partitions_moved: u64,
-    pub(crate) bytes_moved: u64,
-    pub(crate) files: u64,
-    pub(crate) bytes_read: u64,
-    /// From the submission to the end.
-    pub(crate) seconds: f64,
-    pub(crate) cpu_seconds: f64,
-    pub(crate) peak_memory_bytes: u64,
-}
-
-impl JobFigures {
-    pub(super) fn parse(line: &str) -> anyhow::Result<Self> {
-        let job: Value = serde_json::from_str(line.trim()).context("cannot read what the cluster says of a job")?;
-        let number = |path: &str| {
-            let value = job.pointer(path).and_then(Value::as_u64);
-            value.with_context(|| format!("the cluster does not tell {path} of a job"))
-        };
-        let cpu_seconds = job.pointer("/totals/cpu_seconds").and_then(Value::as_f64);
-        let arrays = job.get("arrays").and_then(Value::as_array).into_iter().flatten();
-        let micros = number("/ended_at_us")?.saturating_sub(number("/submitted_at_us")?);
-        Ok(Self {
-            tasks: arrays.filter_map(|array| array.get("tasks")?.as_u64()).sum(),
-            attempts: number("/totals/attempts")?,
-            partitions: number("/totals/partitions")?,
-            partition_bytes: number("/totals/partition_bytes")?,
-            partitions_moved: number("/totals/moved_partitions")?,
-            bytes_moved: number("/totals/moved_bytes")?,
-            files: number("/totals/dataset_files")?,
-            bytes_read: number("/totals/dataset_bytes")?,
-            seconds: Duration::from_micros(micros).as_secs_f64(),
-            cpu_seconds: cpu_seconds.context("the cluster does not tell the CPU time of a job")?,
-            peak_memory_bytes: number("/totals/peak_memory_bytes")?,
-        })
-    }
-}
+use crate::cluster::JobFigures;
 
 /// Everything about one run of the demo. It exists only if every number was verified.
 pub(crate) struct Summary {
@@ -165,17 +122,5 @@ mod tests {
     fn digits_are_grouped() {
         assert_eq!(grouped(7), "7");
         assert_eq!(grouped(1_234_567), "1\u{202f}234\u{202f}567");
-    }
-
-    #[test]
-    fn what_the_cluster_says_of_a_job_is_read() {
-        let line = r#"{"arrays":[{"tasks":4},{"tasks":3}],"submitted_at_us":1000000,"ended_at_us":3500000,"totals":{
-            "attempts":8,"cpu_seconds":1.5,"peak_memory_bytes":10,"partitions":11,"partition_bytes":12,
-            "moved_partitions":13,"moved_bytes":14,"dataset_files":15,"dataset_bytes":16}}"#;
-        let job = JobFigures::parse(line).unwrap();
-        assert_eq!((job.tasks, job.attempts, job.bytes_moved, job.files), (7, 8, 14, 15));
-        assert!((job.seconds - 2.5).abs() < 1e-9);
-        let error = JobFigures::parse("{}").unwrap_err().to_string();
-        assert!(error.contains("/ended_at_us"), "{error}");
     }
 }

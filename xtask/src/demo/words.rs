@@ -6,8 +6,8 @@ use std::process::Command;
 use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
 
-use super::report::JobFigures;
 use crate::children;
+use crate::cluster::JobFigures;
 
 /// The result of the job.
 #[derive(Debug, PartialEq, Eq)]
