@@ -1,18 +1,18 @@
 //! The frames of this host between the session, the preparations and the lanes.
 //!
 //! One lock guards the queue. It is taken a few times per frame, never per task and never across a wait, which is less
-//! than what a thread of its own with two channels would cost; [`crate::logic`] decides, this file only tells others.
+//! than what a thread of its own with two channels would cost; [`partita_host_logic`] decides, this file only tells others.
 
 use std::collections::HashMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use partita_host_logic::{AdmitError, Cancelled, Job, Logic, Offer, Prepared, Returned, Taken, WorkId};
 use partita_sandbox::RunControl;
 use partita_types::{AttemptId, ByteSize, CpuTime, FrameId, HostTenant, Timestamp};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use crate::logic::{AdmitError, Cancelled, Job, Logic, Offer, Prepared, Returned, Taken, WorkId};
 use crate::sync::lock;
 
 /// A lane that has nothing to do looks after idle executors this often.

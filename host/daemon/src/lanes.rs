@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use partita_host_logic::{Job, Returned};
 use partita_sandbox::{Artefact, AttemptEnd, Batch, ForkError, RunControl, RunEnd};
 use partita_types::{AttemptId, Cause, CpuTime, Failure, ModuleId, OutputInfo, Usage};
 use tokio::sync::OwnedSemaphorePermit;
@@ -15,7 +16,6 @@ use crate::engine::Next;
 use crate::error;
 use crate::executors::Kind;
 use crate::host::Host;
-use crate::logic::{Job, Returned};
 use crate::report::{Moved, Tell};
 
 /// After so many executors in a row that did not even start an attempt, the frame's attempts fail.

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! The host dials the scheduler, never the other way round. It decides nothing about jobs: which frame goes where is the
-//! scheduler's business, only the order among tenants on its own cores is the host's (`logic`). It neither compiles nor
+//! scheduler's business, only the order among tenants on its own cores is the host's (`partita_host_logic`). It neither compiles nor
 //! runs tenant code in its own process, and gives no partition to anybody without a ticket.
 //!
 //! Tokio carries what waits for the network. Lanes are plain threads, one for each core lease, and meet the rest at two
@@ -26,7 +26,6 @@ mod fetch;
 mod host;
 mod inspect;
 mod lanes;
-mod logic;
 mod metrics;
 mod modules;
 mod payload;

@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
+use partita_host_logic::{AdmitError, Offer, Prepared, WorkId};
 use partita_sandbox::{Artefact, Batch, BatchAttempt, Payload};
 use partita_types::{
     ArrayHeader, AttemptId, ByteSize, Cause, Failure, Frame, InputGroup, PartitionId, StoredPartition, TaskId, Usage,
@@ -19,7 +20,6 @@ use crate::error;
 use crate::fetch::Fetched;
 use crate::host::Host;
 use crate::lanes::Runnable;
-use crate::logic::{AdmitError, Offer, Prepared, WorkId};
 use crate::modules::blocking;
 use crate::report::Moved;
 

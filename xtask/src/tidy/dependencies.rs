@@ -5,13 +5,14 @@ use super::Fault;
 use crate::workspace::Package;
 
 /// The directories of the tree, bottom first. A package belongs to the entry that is its directory or holds it.
-const ORDER: [&str; 16] = [
+const ORDER: [&str; 17] = [
     "types",
     "policies",
     "protocol",
     "identity",
     "guest-sdk/macros",
     "guest-sdk/guest",
+    "host/logic",
     "host/sandbox",
     "host/daemon",
     "scheduler/core",
@@ -45,7 +46,7 @@ const FENCED: [(&str, &[&str]); 6] = [
 /// Libraries that packages without I/O must not have.
 const IMPURE: [&str; 6] = ["tokio", "tonic", "rustix", "libc", "rand", "tempfile"];
 /// Packages without I/O.
-const PURE: [&str; 3] = ["types", "policies", "scheduler/core"];
+const PURE: [&str; 4] = ["types", "policies", "host/logic", "scheduler/core"];
 
 /// Checks what each package needs, tests aside for the libraries.
 pub(super) fn check(packages: &[Package]) -> Vec<Fault> {

@@ -1,6 +1,8 @@
-//! Which frame the next free lane takes, and what is left of a frame after a cancellation or a lost executor.
+//! What a host decides, apart from its I/O: which frame the next free lane takes, and what is left of a frame after a
+//! cancellation or a lost executor.
 //!
-//! Deterministic and without I/O: time comes in as an argument, and what a frame needs to run is an opaque `P`.
+//! Deterministic and without I/O, so that the daemon and the simulation use the same code: time comes in as an argument,
+//! and what a frame needs to run is an opaque `P`.
 //! A frame is admitted, gets prepared outside, waits in its tenant's queue, runs on a lane, and is finished or comes
 //! back with a rest. Between tenants the next frame is chosen by weighted virtual time; within a tenant frames keep
 //! the order in which the scheduler sent them, because that order is the scheduler's decision.
@@ -11,7 +13,7 @@ use std::time::Duration;
 use partita_types::{AttemptId, ByteSize, CpuTime, FrameId, TenantId, Timestamp};
 
 /// Frames that a host keeps at once, running ones included. A scheduler sends a few per core.
-pub(crate) const MAX_FRAMES: usize = 4096;
+pub const MAX_FRAMES: usize = 4096;
 /// What a frame is charged when it starts, until its CPU time is known: the length that schedulers aim at.
 const PROVISIONAL: CpuTime = CpuTime::from_micros(10_000);
 /// Executors that a tenant may lose in a row before it has to wait.
@@ -23,31 +25,40 @@ const VIRTUAL_SCALE: u64 = 1024;
 
 /// One admission of a frame to this host. Unlike a frame's own id it never repeats within a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct WorkId(u64);
+pub struct WorkId(u64);
 
 /// A frame as the queue sees it.
 #[derive(Debug, Clone)]
-pub(crate) struct Offer {
-    pub(crate) frame: FrameId,
-    pub(crate) tenant: TenantId,
+pub struct Offer {
+    /// Its name between scheduler and host.
+    pub frame: FrameId,
+    /// Whose.
+    pub tenant: TenantId,
     /// Memory limit of one task; a frame runs one at a time.
-    pub(crate) memory: ByteSize,
+    pub memory: ByteSize,
     /// In the order in which to run them.
-    pub(crate) attempts: Vec<AttemptId>,
+    pub attempts: Vec<AttemptId>,
 }
 
 /// Why a frame was not admitted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum AdmitError {
+pub enum AdmitError {
+    /// It would never fit.
     #[error("the task may use {memory} of memory, and the host has {capacity} for guests")]
-    TooLarge { memory: ByteSize, capacity: ByteSize },
+    TooLarge {
+        /// What one task may use.
+        memory: ByteSize,
+        /// What the host has.
+        capacity: ByteSize,
+    },
+    /// There is no room for any frame.
     #[error("the host has {MAX_FRAMES} frames already")]
     Full,
 }
 
 /// What became of a frame whose preparation ended.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Prepared {
+pub enum Prepared {
     /// It waits for a lane.
     Queued,
     /// No attempt is left of it.
@@ -58,29 +69,37 @@ pub(crate) enum Prepared {
 
 /// A frame for a lane.
 #[derive(Debug)]
-pub(crate) struct Job<P> {
-    pub(crate) work: WorkId,
-    pub(crate) tenant: TenantId,
-    pub(crate) memory: ByteSize,
+pub struct Job<P> {
+    /// Which.
+    pub work: WorkId,
+    /// Whose.
+    pub tenant: TenantId,
+    /// Memory reserved for it.
+    pub memory: ByteSize,
     /// Which positions of the frame are left to run, in order.
-    pub(crate) positions: Vec<usize>,
-    pub(crate) payload: P,
+    pub positions: Vec<usize>,
+    /// What it needs to run.
+    pub payload: P,
 }
 
 /// The answer to a lane that asks for work.
 #[derive(Debug)]
-pub(crate) enum Taken<P> {
+pub enum Taken<P> {
     /// Run this.
     Job(Job<P>),
     /// Nothing to run before this time, or before something changes.
-    Nothing { until: Option<Timestamp> },
+    Nothing {
+        /// The time, if time alone changes it.
+        until: Option<Timestamp>,
+    },
 }
 
 /// What became of a frame that a lane gave back.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Returned {
+pub enum Returned {
     /// Nothing is left of it. Without an id nobody wants to hear of it any more.
     Finished {
+        /// Which frame.
         frame: Option<FrameId>,
         /// Attempts that were cancelled before they started.
         cancelled: Vec<AttemptId>,
@@ -94,15 +113,15 @@ pub(crate) enum Returned {
 
 /// What a cancellation has to do outside.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Cancelled {
+pub struct Cancelled {
     /// Attempts that will not start.
-    pub(crate) attempts: Vec<AttemptId>,
+    pub attempts: Vec<AttemptId>,
     /// Frames of which nothing is left.
-    pub(crate) finished: Vec<FrameId>,
+    pub finished: Vec<FrameId>,
     /// Preparations that nobody waits for.
-    pub(crate) abandoned: Vec<WorkId>,
+    pub abandoned: Vec<WorkId>,
     /// Positions to stop on their lanes.
-    pub(crate) running: Vec<(WorkId, Vec<usize>)>,
+    pub running: Vec<(WorkId, Vec<usize>)>,
 }
 
 #[derive(Debug)]
@@ -174,7 +193,7 @@ impl Share {
 
 /// The frames of a host.
 #[derive(Debug)]
-pub(crate) struct Logic<P> {
+pub struct Logic<P> {
     capacity: ByteSize,
     /// Sum of the memory of running frames.
     reserved: ByteSize,
@@ -187,27 +206,27 @@ pub(crate) struct Logic<P> {
 
 impl<P> Logic<P> {
     /// An empty host with this much memory for guests.
-    pub(crate) fn new(capacity: ByteSize) -> Self {
+    pub fn new(capacity: ByteSize) -> Self {
         Self { capacity, reserved: ByteSize::ZERO, shares: BTreeMap::new(), works: BTreeMap::new(), next: 0, clock: 0 }
     }
 
     /// Sets the weight of a tenant.
-    pub(crate) fn set_weight(&mut self, tenant: TenantId, weight: u32) {
+    pub fn set_weight(&mut self, tenant: TenantId, weight: u32) {
         self.share(tenant).weight = u64::from(weight.max(1));
     }
 
     /// Memory that running frames may use.
-    pub(crate) fn reserved(&self) -> ByteSize {
+    pub fn reserved(&self) -> ByteSize {
         self.reserved
     }
 
     /// Whether some frame waits for a lane.
-    pub(crate) fn has_ready(&self) -> bool {
+    pub fn has_ready(&self) -> bool {
         self.shares.values().any(|share| !share.ready.is_empty())
     }
 
     /// Frames that run now.
-    pub(crate) fn running(&self) -> usize {
+    pub fn running(&self) -> usize {
         self.shares.values().map(|share| share.running).sum()
     }
 
@@ -217,7 +236,10 @@ impl<P> Logic<P> {
     }
 
     /// Takes a frame in; it waits for its preparation.
-    pub(crate) fn admit(&mut self, offer: Offer) -> Result<WorkId, AdmitError> {
+    ///
+    /// # Errors
+    /// If it can never run here, or too many frames are here.
+    pub fn admit(&mut self, offer: Offer) -> Result<WorkId, AdmitError> {
         if offer.memory > self.capacity {
             return Err(AdmitError::TooLarge { memory: offer.memory, capacity: self.capacity });
         }
@@ -242,7 +264,7 @@ impl<P> Logic<P> {
     }
 
     /// A preparation ended; the positions in `failed` cannot run and were reported.
-    pub(crate) fn prepared(&mut self, id: WorkId, payload: P, failed: &[usize]) -> Prepared {
+    pub fn prepared(&mut self, id: WorkId, payload: P, failed: &[usize]) -> Prepared {
         let Some(work) = self.works.get_mut(&id) else { return Prepared::Gone };
         work.open.retain(|position| !failed.contains(position));
         if work.open.is_empty() {
@@ -263,12 +285,12 @@ impl<P> Logic<P> {
     }
 
     /// Whether a frame waits for its preparation.
-    pub(crate) fn is_preparing(&self, id: WorkId) -> bool {
+    pub fn is_preparing(&self, id: WorkId) -> bool {
         self.works.get(&id).is_some_and(|work| matches!(work.stage, Stage::Preparing))
     }
 
     /// Removes a frame that cannot be prepared. Answers its attempts that are left.
-    pub(crate) fn give_up(&mut self, id: WorkId) -> Option<(FrameId, Vec<AttemptId>)> {
+    pub fn give_up(&mut self, id: WorkId) -> Option<(FrameId, Vec<AttemptId>)> {
         let work = self.works.get(&id).filter(|work| matches!(work.stage, Stage::Preparing))?;
         let left = work.open.iter().filter_map(|position| work.attempts.get(*position).copied()).collect();
         let frame = work.frame;
@@ -280,7 +302,7 @@ impl<P> Logic<P> {
     ///
     /// The first frame of the tenant that is furthest behind goes first. If its memory is not free yet, nothing else
     /// overtakes it: a large frame would otherwise wait for ever behind small ones.
-    pub(crate) fn take(&mut self, now: Timestamp) -> Taken<P> {
+    pub fn take(&mut self, now: Timestamp) -> Taken<P> {
         let waiting = || self.shares.iter().filter(|(_, share)| !share.ready.is_empty());
         let next = waiting().filter(|(_, share)| share.not_before <= now).min_by_key(|(id, share)| (share.used, **id));
         let Some((tenant, share)) = next else {
@@ -317,7 +339,7 @@ impl<P> Logic<P> {
 
     /// A lane ran the first `ended` of the positions that it took, for `cpu` together. Those after it did not start:
     /// the executor was lost, which `lost` says.
-    pub(crate) fn give_back(
+    pub fn give_back(
         &mut self,
         id: WorkId,
         payload: P,
@@ -357,7 +379,7 @@ impl<P> Logic<P> {
     }
 
     /// Cancels attempts wherever they are. Work is linear in the attempts named and the attempts present.
-    pub(crate) fn cancel(&mut self, attempts: &[AttemptId]) -> Cancelled {
+    pub fn cancel(&mut self, attempts: &[AttemptId]) -> Cancelled {
         let wanted: HashSet<AttemptId> = attempts.iter().copied().collect();
         let mut result = Cancelled::default();
         let mut ended = Vec::new();
@@ -386,13 +408,13 @@ impl<P> Logic<P> {
     }
 
     /// Positions of a running frame that were cancelled since it was taken.
-    pub(crate) fn cancelled_while_running(&self, id: WorkId) -> Vec<usize> {
+    pub fn cancelled_while_running(&self, id: WorkId) -> Vec<usize> {
         self.works.get(&id).map(|work| work.cancelled.iter().copied().collect()).unwrap_or_default()
     }
 
     /// Forgets every frame: nobody waits for them any more. Answers the preparations to give up and the running
     /// frames to kill; those keep their memory until they are given back.
-    pub(crate) fn clear(&mut self) -> (Vec<WorkId>, Vec<WorkId>) {
+    pub fn clear(&mut self) -> (Vec<WorkId>, Vec<WorkId>) {
         let (mut abandoned, mut running, mut ended) = (Vec::new(), Vec::new(), Vec::new());
         for (id, work) in &mut self.works {
             if matches!(work.stage, Stage::Running) {
