@@ -480,6 +480,13 @@ impl ArrayBuilder<'_> {
         self.limit(|limits| limits.memory = Some(memory))
     }
 
+    /// The most memory that an attempt gets after others ran out of theirs; each gets twice as much as the one before.
+    /// Default: what the tenant's policy allows for one task. As much as [`memory`](Self::memory) turns it off.
+    pub fn memory_max(mut self, memory: ByteSize) -> Self {
+        self.spec.options.memory_max = Some(memory);
+        self
+    }
+
     /// CPU time of one attempt. Default: what the tenant's policy says.
     pub fn cpu_time(self, cpu_time: Duration) -> Self {
         self.limit(|limits| limits.cpu_time = Some(CpuTime::from(cpu_time)))

@@ -289,6 +289,8 @@ pub struct ModuleStatus {
     /// When it was pushed, microseconds since 1970.
     #[serde(rename = "pushed_at_us", serialize_with = "timestamp")]
     pub pushed_at: Timestamp,
+    /// Why no new job may use it, until it is pushed again.
+    pub quarantine: Option<String>,
 }
 
 /// Writes the id as people see it, which the derived form would write as a list of numbers.
@@ -523,6 +525,7 @@ impl TryFrom<wire::Module> for ModuleStatus {
                 functions: module.functions.into_iter().map(Into::into).collect(),
             },
             pushed_at: Timestamp::from_micros(module.pushed_at_us),
+            quarantine: Some(module.quarantine).filter(|reason| !reason.is_empty()),
         })
     }
 }

@@ -52,7 +52,14 @@ fn through_the_wire<M: Message + Default>(message: &M) -> M {
 
 fn array(source: ArraySource, arguments: Arguments, inputs: Vec<Edge>) -> ArraySpec {
     let limits = LimitRequest { memory: Some(ByteSize::mib(64)), cpu_time: None, ..LimitRequest::default() };
-    let options = ArrayOptions { priority: -4, retries: 9, limits, keep: true, ..ArrayOptions::default() };
+    let options = ArrayOptions {
+        priority: -4,
+        retries: 9,
+        limits,
+        keep: true,
+        memory_max: Some(ByteSize::gib(1)),
+        ..ArrayOptions::default()
+    };
     ArraySpec { name: "a".into(), source, tasks: TaskCount::FromInputs, arguments, inputs, outputs: 3, options }
 }
 
@@ -110,6 +117,7 @@ fn frame() -> Frame {
             },
             Source { host: HostId(1), name: HostName::new("b").unwrap(), address: String::new(), ticket: vec![] },
         ],
+        memory: Some(ByteSize::mib(512)),
     }
 }
 

@@ -161,6 +161,9 @@ pub struct ArrayOptions {
     /// Keep the outputs after the job ended, though other tasks consumed them. Arrays that nobody consumes are kept
     /// in any case. Default false.
     pub keep: bool,
+    /// The most memory that an attempt may get. One that ran out of memory is followed by one with twice as much, up to
+    /// this; that does not use up a retry. Default, and at most: what the tenant's policy allows for one task.
+    pub memory_max: Option<ByteSize>,
 }
 
 impl Default for ArrayOptions {
@@ -172,6 +175,7 @@ impl Default for ArrayOptions {
             limits: LimitRequest::default(),
             deterministic: true,
             keep: false,
+            memory_max: None,
         }
     }
 }

@@ -98,6 +98,8 @@ pub struct Frame {
     pub inputs: Vec<InputPartition>,
     /// Where they are.
     pub sources: Vec<Source>,
+    /// Memory of one attempt, if it is not what the header says: an earlier attempt ran out of that.
+    pub memory: Option<ByteSize>,
 }
 
 impl Frame {

@@ -54,7 +54,7 @@ pub(crate) async fn run(app: &App, arguments: Arguments) -> anyhow::Result<Outco
                 Some(name) => name,
                 None => name_of(&file)?,
             };
-            let module = push(&client, &app.output, name, &file).await?;
+            let module = push(&client, &app.output, name, &file, Quarantined::Release).await?;
             let status = client.module(&module.id().to_string()).await?;
             show(app, &status)?;
         }
@@ -69,16 +69,34 @@ fn name_of(file: &Path) -> anyhow::Result<&str> {
     stem.ok_or_else(|| usage(format!("{} has no name that a module could have: give one with --name", file.display())))
 }
 
+/// What to do with a module that the cluster has in quarantine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Quarantined {
+    /// Leave it there: nobody has looked into it.
+    Keep,
+    /// Push it again, which takes it out.
+    Release,
+}
+
 /// Pushes a file, unless the cluster has it already.
-pub(crate) async fn push(client: &Client, output: &Output, name: &str, file: &Path) -> anyhow::Result<Module> {
+pub(crate) async fn push(
+    client: &Client,
+    output: &Output,
+    name: &str,
+    file: &Path,
+    quarantined: Quarantined,
+) -> anyhow::Result<Module> {
     let metadata = std::fs::metadata(file).with_context(|| format!("cannot read the module {}", file.display()))?;
     if metadata.len() > COMPONENT_MAX {
         let (size, limit) = (ByteSize(metadata.len()), ByteSize(COMPONENT_MAX));
         return Err(usage(format!("the module {} has {size}, more than {limit}", file.display())));
     }
     let component = std::fs::read(file).with_context(|| format!("cannot read the module {}", file.display()))?;
-    match client.find_module(&Client::module_id(&component).to_string()).await {
-        Ok(module) if module.info().name == name => return Ok(module),
+    let id = Client::module_id(&component).to_string();
+    match client.module(&id).await {
+        Ok(known) if known.info.name == name && (known.quarantine.is_none() || quarantined == Quarantined::Keep) => {
+            return Ok(client.find_module(&id).await?);
+        }
         Ok(_) => {}
         Err(Error::Refused { code: Code::NotFound, .. }) => {}
         Err(error) => return Err(error.into()),
@@ -91,12 +109,18 @@ pub(crate) async fn push(client: &Client, output: &Output, name: &str, file: &Pa
 }
 
 fn listing(modules: &[ModuleStatus]) -> Table {
-    let mut table =
-        Table::new(&[("NAME", Align::Left), ("ID", Align::Left), ("SIZE", Align::Right), ("FUNCTIONS", Align::Left)]);
-    for ModuleStatus { info, .. } in modules {
+    let mut table = Table::new(&[
+        ("NAME", Align::Left),
+        ("ID", Align::Left),
+        ("SIZE", Align::Right),
+        ("STATE", Align::Left),
+        ("FUNCTIONS", Align::Left),
+    ]);
+    for ModuleStatus { info, quarantine, .. } in modules {
         let functions: Vec<_> = info.functions.iter().map(|function| function.name.as_str()).collect();
         let id = info.id.to_string().chars().take(SHORT_ID).collect();
-        table.row([info.name.clone(), id, info.size.to_string(), functions.join(", ")]);
+        let state = if quarantine.is_some() { "quarantined" } else { "ready" };
+        table.row([info.name.clone(), id, info.size.to_string(), state.to_owned(), functions.join(", ")]);
     }
     table
 }
@@ -109,6 +133,9 @@ fn show(app: &App, module: &ModuleStatus) -> anyhow::Result<()> {
     head.pair("name", &module.info.name);
     head.pair("id", module.info.id);
     head.pair("size", module.info.size);
+    if let Some(reason) = &module.quarantine {
+        head.pair("quarantined", reason);
+    }
     app.output.table(&head)?;
     app.output.line("")?;
     let mut table = Table::new(&[

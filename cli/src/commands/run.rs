@@ -9,7 +9,7 @@ use partita_client::types::{ByteSize, JobSpec, ModuleId};
 use partita_client::{Client, JobBuilder, JobEvent, JobHandle, JobStatus, Progress, Watch};
 
 use crate::app::App;
-use crate::commands::module::push;
+use crate::commands::module::{Quarantined, push};
 use crate::commands::outputs::{self, Selection, Target};
 use crate::outcome::{Outcome, usage};
 use crate::process::stop_requested;
@@ -88,7 +88,7 @@ async fn resolve(app: &App, client: &Client, file: &JobFile) -> anyhow::Result<J
     let mut modules: BTreeMap<String, ModuleId> = BTreeMap::new();
     for (alias, source) in file.modules() {
         let id = match source {
-            ModuleSource::Path(path) => push(client, &app.output, alias, path).await?.id(),
+            ModuleSource::Path(path) => push(client, &app.output, alias, path, Quarantined::Keep).await?.id(),
             ModuleSource::Name(name) => client.find_module(name).await?.id(),
             ModuleSource::Id(id) => *id,
         };

@@ -48,6 +48,7 @@ pub(super) struct Array {
     pub(super) priority: Option<i32>,
     pub(super) keep: Option<bool>,
     pub(super) deterministic: Option<bool>,
+    pub(super) memory_max: Option<Size>,
 }
 
 /// All keys of all edges; `resolve` says which go together.

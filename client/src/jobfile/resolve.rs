@@ -282,6 +282,7 @@ fn options(raw: &raw::Array) -> ArrayOptions {
         },
         deterministic: raw.deterministic.unwrap_or(default.deterministic),
         keep: raw.keep.unwrap_or(default.keep),
+        memory_max: raw.memory_max.map(|size| size.0),
     }
 }
 

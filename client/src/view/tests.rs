@@ -76,6 +76,7 @@ fn a_module_is_json_with_its_id_in_hexadecimal() {
         size: 3,
         functions: vec![partita_protocol::job::FunctionInfo { name: "f".into(), ..Default::default() }],
         pushed_at_us: 9,
+        quarantine: "it crashed".to_owned(),
     };
     let shown = serde_json::to_value(ModuleStatus::try_from(module.clone()).unwrap()).unwrap();
     assert_eq!(shown["id"], "ab".repeat(32));

@@ -11,7 +11,8 @@ use bytes::Bytes;
 use partita_host_logic::{AdmitError, Offer, Prepared, WorkId};
 use partita_sandbox::{Artefact, Batch, BatchAttempt, Payload};
 use partita_types::{
-    ArrayHeader, AttemptId, ByteSize, Cause, Failure, Frame, InputGroup, PartitionId, StoredPartition, TaskId, Usage,
+    ArrayHeader, AttemptId, ByteSize, Cause, Failure, Frame, InputGroup, PartitionId, StoredPartition, TaskId,
+    TaskLimits, Usage,
 };
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
@@ -55,6 +56,12 @@ impl ArrayContext {
         let partition_groups = count(|group| matches!(group, InputGroup::Partitions));
         let literal_groups = count(|group| matches!(group, InputGroup::PerTaskLiteral));
         Ok(Self { common_arguments, literals, partition_groups, literal_groups, header })
+    }
+
+    /// What one attempt of a frame may use.
+    fn limits(&self, frame: &Frame) -> TaskLimits {
+        let limits = self.header.limits;
+        TaskLimits { memory: frame.memory.unwrap_or(limits.memory), ..limits }
     }
 
     /// What is wrong with the shape of a frame, if anything is.
@@ -109,7 +116,7 @@ pub(crate) fn accept(host: &Arc<Host>, frame: Frame, array: Option<Arc<ArrayCont
     let offer = Offer {
         frame: frame.id,
         tenant: frame.job.tenant,
-        memory: array.header.limits.memory,
+        memory: array.limits(&frame).memory,
         attempts: attempts.clone(),
     };
     match host.engine.admit(offer) {
@@ -286,7 +293,7 @@ impl Preparation {
         let header = &self.array.header;
         let batch = Batch {
             function: header.function.clone(),
-            limits: header.limits,
+            limits: self.array.limits(&self.frame),
             outputs: header.outputs,
             submitted_at: header.submitted_at,
             common_arguments: self.array.common_arguments.clone(),

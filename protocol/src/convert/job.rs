@@ -161,6 +161,7 @@ impl From<ArrayOptions> for wire::ArrayOptions {
             limits: Some(options.limits.into()),
             nondeterministic: !options.deterministic,
             keep: options.keep,
+            memory_max_bytes: options.memory_max.map(|size| size.0),
         }
     }
 }
@@ -175,6 +176,7 @@ impl From<wire::ArrayOptions> for ArrayOptions {
             limits: options.limits.unwrap_or_default().into(),
             deterministic: !options.nondeterministic,
             keep: options.keep,
+            memory_max: options.memory_max_bytes.map(ByteSize),
         }
     }
 }

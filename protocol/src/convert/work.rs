@@ -119,6 +119,7 @@ impl From<Frame> for wire::Frame {
             input_sources: frame.inputs.iter().map(|input| input.source).collect(),
             inputs: Some(wire::PartitionList::from_stored(&partitions)),
             sources: frame.sources.into_iter().map(Into::into).collect(),
+            memory_bytes: frame.memory.map(|size| size.0),
         }
     }
 }
@@ -151,6 +152,7 @@ impl TryFrom<wire::Frame> for Frame {
             input_counts: frame.input_counts,
             inputs: inputs.map(|(partition, source)| InputPartition { partition, source }).collect(),
             sources: frame.sources.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            memory: frame.memory_bytes.map(ByteSize),
         })
     }
 }

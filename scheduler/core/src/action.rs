@@ -199,6 +199,16 @@ pub enum Refusal {
         /// What is wrong with it.
         reason: String,
     },
+    /// The module killed executors.
+    #[error("module {module} of array {array:?} is quarantined: {reason}; push it again when that is understood")]
+    Quarantined {
+        /// Which array calls it.
+        array: String,
+        /// Which module.
+        module: ModuleId,
+        /// What it did.
+        reason: String,
+    },
     /// The object is in a state in which this cannot be done.
     #[error("{what} {state}")]
     State {

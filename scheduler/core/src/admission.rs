@@ -1,7 +1,7 @@
 //! Whether arrays can be accepted: everything is checked before anything is stored.
 
 use partita_policy::TenantPolicy;
-use partita_types::{ArraySource, ArraySpec, DatasetPlan, Edge, SpecError, TaskLimits, format_duration};
+use partita_types::{ArraySource, ArraySpec, ByteSize, DatasetPlan, Edge, SpecError, TaskLimits, format_duration};
 
 use crate::action::Refusal;
 use crate::shape::{self, Shape};
@@ -64,6 +64,10 @@ impl Applicant<'_> {
         let ArraySource::Function { module, function } = &array.source else { return Ok(()) };
         let (info, _) =
             self.tenant.module(*module).ok_or_else(|| Refusal::NotFound { what: format!("module {module}") })?;
+        if let Some(quarantine) = self.tenant.quarantined.get(module) {
+            let (array, reason) = (array.name.clone(), quarantine.reason.clone());
+            return Err(Refusal::Quarantined { array, module: *module, reason });
+        }
         let found = info.functions.iter().find(|known| known.name == *function);
         let found = found.ok_or_else(|| Refusal::UnknownFunction {
             array: array.name.clone(),
@@ -100,8 +104,27 @@ impl Applicant<'_> {
         let limits = array.options.limits.or(self.policy.task_defaults);
         if !matches!(array.source, ArraySource::Upload) {
             self.check_limits(&array.name, &limits)?;
+            self.fill_memory_max(array, limits.memory)?;
         }
         array.options.limits = limits.into();
+        Ok(())
+    }
+
+    /// How far the memory of an array's tasks may be raised: as the array says, or as far as the policy allows.
+    fn fill_memory_max(&self, array: &mut ArraySpec, memory: ByteSize) -> Result<(), Refusal> {
+        let allowed = self.policy.task_maxima.memory.min(self.policy.quota.concurrent_memory);
+        let wanted = *array.options.memory_max.get_or_insert(allowed);
+        let refuse = |limit: String| {
+            let (tenant, array) = (self.tenant.name.clone(), array.name.clone());
+            Err(Refusal::TaskLimit { tenant, array, what: "memory_max", value: wanted.to_string(), limit })
+        };
+        if wanted > allowed {
+            return refuse(allowed.to_string());
+        }
+        if wanted < memory {
+            let reason = "memory_max is less than memory, which is what its first attempts get";
+            return Err(SpecError::Meaningless { array: array.name.clone(), reason }.into());
+        }
         Ok(())
     }
 

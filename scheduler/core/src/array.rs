@@ -6,11 +6,12 @@
 use std::collections::BTreeMap;
 
 use partita_types::{
-    Arguments, ArrayHeader, ArrayIndex, ArraySource, ArraySpec, DatasetPlan, Edge, HostId, InputGroup, JobId,
+    Arguments, ArrayHeader, ArrayIndex, ArraySource, ArraySpec, DatasetPlan, Edge, HostId, InputGroup, JobId, ModuleId,
     OutputInfo, TaskLimits, Timestamp,
 };
 
 use crate::fold::FoldShape;
+use crate::history::History;
 use crate::ranges::RangeSet;
 use crate::task::{Counts, State, Task};
 
@@ -132,6 +133,8 @@ pub(crate) struct Array {
     pub(crate) listed: bool,
     /// Whether the job's list of arrays to look at has it.
     pub(crate) dirty: bool,
+    /// The tasks that have a past, by position.
+    pub(crate) history: BTreeMap<u32, History>,
 }
 
 impl Array {
@@ -169,6 +172,7 @@ impl Array {
             away: 0,
             listed: false,
             dirty: false,
+            history: BTreeMap::new(),
             spec,
         }
     }
@@ -182,6 +186,14 @@ impl Array {
         match &self.spec.source {
             ArraySource::Function { function, .. } => function,
             ArraySource::Upload => "",
+        }
+    }
+
+    /// The module of the function; uploads have none.
+    pub(crate) fn module(&self) -> Option<ModuleId> {
+        match &self.spec.source {
+            ArraySource::Function { module, .. } => Some(*module),
+            ArraySource::Upload => None,
         }
     }
 

@@ -1,6 +1,6 @@
 //! Why tasks are where they are, told by the code that decides. Names nothing of other tenants.
 
-use partita_types::{ArrayIndex, AttemptId, AttemptNumber, ByteSize, JobId, format_duration};
+use partita_types::{ArrayIndex, AttemptId, AttemptNumber, ByteSize, HostName, JobId, format_duration};
 
 use crate::Core;
 use crate::array::{Array, Input};
@@ -24,12 +24,18 @@ impl Core {
             if array.is_some_and(|array| array.0 != position) || owner.unfinished() == 0 {
                 continue;
             }
-            let ready = self.explain_ready(tenant, job, position);
+            let ready = self.explain_ready(tenant, job, position, owner.limits.memory.0);
             for task in 0..owner.len() {
                 if index.is_some_and(|index| index != task) {
                     continue;
                 }
-                let Some(reason) = self.explain_task(job, position, task, &ready) else { continue };
+                let Some(mut reason) = self.explain_task(job, position, task, &ready) else { continue };
+                if owner.has_history(task) {
+                    if owner.tasks[task as usize].state == State::Ready {
+                        reason = self.explain_ready(tenant, job, position, owner.memory_of(task));
+                    }
+                    reason.push_str(&explain_history(owner, task));
+                }
                 let state = owner.tasks[task as usize].state.name();
                 let array = ArrayIndex(position);
                 let full = explanations.len() == EXPLANATIONS_MAX;
@@ -91,13 +97,13 @@ impl Core {
         format!("attempt {} failed; the next may start{left}", task.attempt)
     }
 
-    /// Why ready tasks of an array are not handed out. The same for all of them.
-    fn explain_ready(&self, tenant: &Tenant, job: &Job, position: u32) -> String {
+    /// Why ready tasks of an array that need so much memory are not handed out. The same for all of them.
+    fn explain_ready(&self, tenant: &Tenant, job: &Job, position: u32, memory: u64) -> String {
         let array = job.array(position);
         if job.is_blocked(position) {
             return self.explain_away(job, array);
         }
-        match self.candidates(tenant, array) {
+        match self.candidates(tenant, array, memory) {
             Err(hold) => explain_hold(&hold, tenant),
             Ok(_) => {
                 "other arrays of the tenant, of higher priority, deeper in their jobs or older, go first".to_owned()
@@ -122,6 +128,21 @@ impl Core {
             "the scheduler was restarted, and waits for hosts that have the outputs of {unknown} tasks that it reads"
         )
     }
+}
+
+/// What an earlier attempt changed for a task.
+fn explain_history(array: &Array, index: u32) -> String {
+    let mut text = String::new();
+    let memory = array.memory_of(index);
+    if memory != array.limits.memory.0 {
+        let (now, first) = (ByteSize(memory), array.limits.memory);
+        text.push_str(&format!("; it has {now} of memory instead of {first}, because it ran out of that"));
+    }
+    if !array.crashed_at(index).is_empty() {
+        let hosts: Vec<&str> = array.crashed_at(index).iter().map(HostName::as_str).collect();
+        text.push_str(&format!("; it killed executors at hosts {}", hosts.join(", ")));
+    }
+    text
 }
 
 fn explain_hold(hold: &Hold, tenant: &Tenant) -> String {

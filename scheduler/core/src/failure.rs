@@ -17,6 +17,9 @@ use crate::{Core, no_such_job};
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// First wait after a failure that was nobody's fault.
 const EXCUSED_BACKOFF: Duration = Duration::from_millis(100);
+/// How often a task is handed out at most, whatever becomes of it. No sound task comes near this: it ends what nothing
+/// else would, such as a task that takes its host down with it each time.
+pub(crate) const ATTEMPTS_MAX: u32 = 1_000;
 /// How many failures without blame a task may have before it is given up: something is wrong that does not pass.
 const EXCUSED_MAX: u8 = 10;
 
@@ -47,38 +50,51 @@ impl Core {
     pub(crate) fn record_failure(
         &mut self,
         attempt: AttemptId,
-        failure: Failure,
+        host: HostId,
+        mut failure: Failure,
         usage: Usage,
         actions: &mut Vec<Action>,
     ) {
         let Some(job) = self.find_job(attempt.task.job) else { return };
         let Some(task) = job.find_task(attempt.task.array, attempt.task.index) else { return };
         let retries = job.array(attempt.task.array.0).spec.options.retries;
-        let last = is_last(task, failure.cause, retries);
-        self.commit(Record::AttemptFailed { attempt, failure, usage, last, at: self.now }, actions);
+        let mut last = is_last(task, failure.cause, retries);
+        let memory = self.raised_memory(attempt, failure.cause);
+        if let Some(memory) = memory {
+            last = task.attempt >= ATTEMPTS_MAX;
+            failure.message.push_str(&format!("; the next attempt may use {memory}"));
+        }
+        let killed = Some(host).filter(|_| failure.cause == Cause::Crash);
+        if let Some(killed) = killed.and_then(|host| self.kills_executors(attempt.task, host)) {
+            let why = self.quarantine_module(attempt.task, &killed, actions);
+            failure.message.push_str(&format!("; {why}"));
+            last = true;
+        }
+        let host = self.hosts.get(host.0 as usize).map(|host| host.name.clone());
+        self.commit(Record::AttemptFailed { attempt, failure, usage, last, at: self.now, host, memory }, actions);
     }
 
     /// The effect of [`Record::AttemptFailed`].
-    pub(crate) fn take_failure(
-        &mut self,
-        attempt: AttemptId,
-        failure: &Failure,
-        usage: Usage,
-        last: bool,
-        at: Timestamp,
-        actions: &mut Vec<Action>,
-    ) -> bool {
+    pub(crate) fn take_failure(&mut self, record: &Record, actions: &mut Vec<Action>) -> bool {
+        let Record::AttemptFailed { attempt, failure, usage, last, at, host, memory } = record else { return false };
+        let (attempt, usage, last, at) = (*attempt, *usage, *last, *at);
         let (id, array, index) = (attempt.task.job, attempt.task.array, attempt.task.index);
         let Some(job) = self.find_job(id) else { return false };
         let Some(task) = job.find_task(array, index).filter(|task| !task.state.is_final()) else { return false };
         let mut task = *task;
         task.attempt = task.attempt.max(attempt.number.0.get());
         match Charge::of(failure.cause) {
+            // With more memory it is not the same again.
+            _ if memory.is_some() => {}
             Charge::Blamed => task.blamed = task.blamed.saturating_add(1),
             Charge::Excused => task.excused = task.excused.saturating_add(1),
             Charge::Free => {}
         }
-        let wait = backoff(&task, failure.cause, job.array(array.0).spec.options.backoff, attempt);
+        let wait = match memory {
+            Some(_) => Duration::ZERO,
+            None => backoff(&task, failure.cause, job.array(array.0).spec.options.backoff, attempt),
+        };
+        self.remember(attempt.task, failure.cause, host.as_ref(), *memory);
         self.charge(id, usage);
         let event = JobEvent::AttemptFailed { attempt, failure: failure.clone() };
         actions.push(Action::Publish { job: id, event });
@@ -195,6 +211,9 @@ fn publish_ends(id: JobId, end: TaskEnd, tasks: &[(u32, u32)], actions: &mut Vec
 
 /// Whether a task ends with this failure.
 fn is_last(task: &Task, cause: Cause, retries: u32) -> bool {
+    if task.attempt >= ATTEMPTS_MAX {
+        return true;
+    }
     match Charge::of(cause) {
         Charge::Blamed => !cause.worth_retrying() || u32::from(task.blamed) >= retries,
         Charge::Excused => cause != Cause::Preempted && task.excused >= EXCUSED_MAX,

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use partita_types::{Arguments, ArrayIndex, AttemptNumber, Edge, Frame, FrameId, HostId, InputPartition, Source};
+use partita_types::{
+    Arguments, ArrayIndex, AttemptNumber, ByteSize, Edge, Frame, FrameId, HostId, InputPartition, Source,
+};
 
 use crate::Core;
 use crate::array::{Array, Input};
@@ -77,6 +79,7 @@ pub(crate) fn frame(id: FrameId, job: &Job, plan: &Plan, attempts: Vec<AttemptNu
         input_counts: inputs.counts,
         inputs: inputs.inputs,
         sources: inputs.sources,
+        memory: (plan.memory != array.limits.memory.0).then_some(ByteSize(plan.memory)),
     }
 }
 

@@ -41,6 +41,13 @@ impl Core {
         tenant.modules.iter().map(|(info, at)| (info, *at)).collect()
     }
 
+    /// Why no new job of a tenant may use a module, and since when, if that is so.
+    #[must_use]
+    pub fn quarantine(&self, tenant: TenantId, id: ModuleId) -> Option<(&str, Timestamp)> {
+        let quarantine = self.tenants.get(tenant.0 as usize)?.quarantined.get(&id)?;
+        Some((&quarantine.reason, quarantine.since))
+    }
+
     /// All hosts ever attached, by number.
     #[must_use]
     pub fn hosts(&self) -> Vec<HostView> {

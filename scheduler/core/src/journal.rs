@@ -47,11 +47,12 @@ impl Core {
             Record::JobCancelled { job, at } => self.cancel_job(*job, *at, actions),
             Record::JobReleased { job } => self.release_job(*job, actions),
             Record::Succeeded { batch, at } => self.take_outputs(batch, *at, place, actions),
-            Record::AttemptFailed { attempt, failure, usage, last, at } => {
-                self.take_failure(*attempt, failure, *usage, *last, *at, actions)
-            }
+            Record::AttemptFailed { .. } => self.take_failure(record, actions),
             Record::Lost { tasks } => self.take_losses(tasks, actions),
             Record::Uploaded { partition, info, at } => self.take_upload(*partition, *info, *at, place, actions),
+            Record::ModuleQuarantined { tenant, module, reason, at } => {
+                self.take_quarantine(*tenant, *module, reason, *at)
+            }
         };
         self.stale += u64::from(!fits);
     }
@@ -69,6 +70,8 @@ impl Core {
         let Some(tenant) = self.tenants.get_mut(tenant.0 as usize) else { return false };
         tenant.modules.retain(|(known, _)| known.id != info.id);
         tenant.modules.push((info.clone(), at));
+        // Pushed again: whoever does that has looked into what it did.
+        tenant.quarantined.remove(&info.id);
         true
     }
 

@@ -18,6 +18,7 @@ mod failure;
 mod fold;
 mod frame;
 mod framing;
+mod history;
 mod host;
 mod inspect;
 mod invariants;

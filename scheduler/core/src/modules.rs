@@ -21,7 +21,7 @@ impl Core {
     ) -> Result<Option<Reply>, Refusal> {
         let owner = self.ready_tenant(tenant)?;
         if let Some((known, _)) = owner.module(module) {
-            if known.name != name {
+            if known.name != name || owner.quarantined.contains_key(&module) {
                 let info = ModuleInfo { name, ..known.clone() };
                 self.commit(Record::ModuleAdded { tenant, info, at: self.now }, actions);
             }

@@ -11,6 +11,7 @@ use partita_types::{HostId, Isolation, JobId, TenantId};
 
 use crate::Core;
 use crate::array::Array;
+use crate::history::Lot;
 use crate::host::Host;
 use crate::job::Job;
 use crate::task::Place;
@@ -96,20 +97,21 @@ impl Core {
         for runnable in tenant.runnable.iter().take(ARRAYS_LOOKED_AT) {
             let job = tenant.job(runnable.job)?;
             let array = job.array(runnable.array);
-            match self.candidates(tenant, array) {
-                Ok(hosts) => return Some(self.choose(tenant, job, runnable.array, &hosts)),
-                Err(hold) if hold.holds_tenant() => return None,
-                Err(_) => {}
+            for lot in array.lots() {
+                match self.candidates(tenant, array, lot.memory) {
+                    Ok(hosts) => return Some(self.choose(tenant, job, runnable.array, lot, &hosts)),
+                    Err(hold) if hold.holds_tenant() => return None,
+                    Err(_) => {}
+                }
             }
         }
         None
     }
 
-    /// The hosts that could take a frame of an array now, or why none can.
-    pub(crate) fn candidates(&self, tenant: &Tenant, array: &Array) -> Result<Vec<HostId>, Hold> {
+    /// The hosts that could take a frame of an array now whose tasks need so much memory, or why none can.
+    pub(crate) fn candidates(&self, tenant: &Tenant, array: &Array, needed: u64) -> Result<Vec<HostId>, Hold> {
         let policy = tenant.policy.as_ref().ok_or(Hold::NoPolicy)?;
         let (quota, usage) = (&policy.quota, &tenant.usage);
-        let needed = array.limits.memory.0;
         if usage.frames >= quota.concurrent_tasks {
             return Err(Hold::ConcurrentTasks { limit: quota.concurrent_tasks });
         }
@@ -140,9 +142,11 @@ impl Core {
         Err(Hold::Busy { hosts, slots: strong().map(Host::slots).fold(0, u32::saturating_add), own: usage.frames })
     }
 
-    /// Chooses tasks and host. `hosts` is not empty, and the array has ready tasks.
-    fn choose(&self, tenant: &Tenant, job: &Job, array: u32, hosts: &[HostId]) -> Plan {
+    /// Chooses tasks of a lot, and a host. `hosts` is not empty.
+    fn choose(&self, tenant: &Tenant, job: &Job, array: u32, lot: Lot, hosts: &[HostId]) -> Plan {
         let owner = job.array(array);
+        let unhurt = self.without_crashes(owner, lot, hosts);
+        let hosts = if unhurt.is_empty() { hosts } else { &unhurt };
         let run_time = tenant.run_times.get(owner.learned);
         let free = hosts.iter().map(|id| self.hosts[id.0 as usize].free_slots(run_time.is_long()));
         let free = free.fold(0, u32::saturating_add);
@@ -157,18 +161,21 @@ impl Core {
         };
         let common = job.common_bytes(array);
         let has_own = owner.inputs.iter().any(|input| input.is_per_task());
-        let (start, host) = if has_own {
-            self.choose_start(job, array, most, hosts, &common, load)
+        let (start, host) = if lot.alone {
+            let mut bytes = job.own_bytes(array, lot.start);
+            common.iter().for_each(|(host, more)| *bytes.entry(*host).or_default() += more);
+            (lot.start, cheapest(hosts, &bytes, load))
+        } else if has_own {
+            self.choose_start(job, array, most, hosts, &common, load).unwrap_or((lot.start, hosts[0]))
         } else {
-            let start = owner.ready.ranges().next().map_or(0, |(start, _)| start);
-            (start, cheapest(hosts, &common, load))
+            (lot.start, cheapest(hosts, &common, load))
         };
         Plan {
             job: job.id,
             array,
             host,
-            indexes: self.take_from(job, array, start, most, has_own),
-            memory: owner.limits.memory.0,
+            indexes: if lot.alone { vec![start] } else { self.take_from(job, array, start, most, has_own) },
+            memory: lot.memory,
             long: run_time.is_long(),
         }
     }
@@ -182,11 +189,11 @@ impl Core {
         hosts: &[HostId],
         common: &BTreeMap<HostId, u64>,
         load: impl Fn(HostId) -> u64,
-    ) -> (u32, HostId) {
+    ) -> Option<(u32, HostId)> {
         let ranges = job.array(array).ready.ranges();
         let starts = ranges.flat_map(|(start, end)| (start..end).step_by(step as usize)).take(STARTS_LOOKED_AT);
         let mut first = None;
-        for start in starts {
+        for start in starts.filter(|start| !job.array(array).has_history(*start)) {
             let mut bytes = job.own_bytes(array, start);
             let home = largest(&bytes);
             for (host, more) in common {
@@ -195,11 +202,20 @@ impl Core {
             }
             let host = cheapest(hosts, &bytes, &load);
             if home.is_none_or(|home| home == host) {
-                return (start, host);
+                return Some((start, host));
             }
             first = first.or(Some((start, host)));
         }
-        first.unwrap_or((0, hosts[0]))
+        first
+    }
+
+    /// The hosts at which the only task of a lot has not killed an executor yet: the fault may be with the others.
+    fn without_crashes(&self, array: &Array, lot: Lot, hosts: &[HostId]) -> Vec<HostId> {
+        let crashed = if lot.alone { array.crashed_at(lot.start) } else { &[] };
+        if crashed.is_empty() {
+            return Vec::new();
+        }
+        hosts.iter().copied().filter(|id| !crashed.contains(&self.hosts[id.0 as usize].name)).collect()
     }
 
     /// Up to `most` ready tasks from `start` on that find their own inputs at the same host.
@@ -212,7 +228,8 @@ impl Core {
         let first = home(start);
         let positions = job.array(array).ready.positions_from(start);
         let most = usize::try_from(most).unwrap_or(1);
-        positions.take(most).take_while(|index| *index == start || home(*index) == first).collect()
+        let joins = |index: &u32| *index == start || (home(*index) == first && !job.array(array).has_history(*index));
+        positions.take(most).take_while(joins).collect()
     }
 }
 

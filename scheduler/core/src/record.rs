@@ -5,8 +5,8 @@
 //! fixture in `scheduler/store` must go on decoding.
 
 use partita_types::{
-    ArraySpec, AttemptId, DatasetPlan, Failure, JobId, JobSpec, ModuleInfo, PartitionId, SucceededBatch, TaskId,
-    TenantId, TenantName, Timestamp, Usage,
+    ArraySpec, AttemptId, ByteSize, DatasetPlan, Failure, HostName, JobId, JobSpec, ModuleId, ModuleInfo, PartitionId,
+    SucceededBatch, TaskId, TenantId, TenantName, Timestamp, Usage,
 };
 use serde::{Deserialize, Serialize};
 
@@ -93,6 +93,10 @@ pub enum Record {
         last: bool,
         /// When.
         at: Timestamp,
+        /// Where it ran, if it did.
+        host: Option<HostName>,
+        /// Memory of the next attempt, if this one ran out of its own and there is more to be had.
+        memory: Option<ByteSize>,
     },
     /// The outputs of succeeded tasks are gone and wanted: they run again.
     Lost {
@@ -105,6 +109,17 @@ pub enum Record {
         partition: PartitionId,
         /// Its size and hash.
         info: partita_types::OutputInfo,
+        /// When.
+        at: Timestamp,
+    },
+    /// A module killed executors. No new job may use it until it is pushed again, which is a [`Record::ModuleAdded`].
+    ModuleQuarantined {
+        /// Whose.
+        tenant: TenantId,
+        /// Which.
+        module: ModuleId,
+        /// What it did.
+        reason: String,
         /// When.
         at: Timestamp,
     },
@@ -124,7 +139,10 @@ impl Record {
             | Self::JobCancelled { .. }
             | Self::JobReleased { .. }
             | Self::Uploaded { .. } => true,
-            Self::Succeeded { .. } | Self::AttemptFailed { .. } | Self::Lost { .. } => false,
+            Self::Succeeded { .. }
+            | Self::AttemptFailed { .. }
+            | Self::Lost { .. }
+            | Self::ModuleQuarantined { .. } => false,
         }
     }
 }

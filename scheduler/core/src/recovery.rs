@@ -119,8 +119,11 @@ impl Core {
             "its outputs were lost with their host, and an input of it failed to be rebuilt"
         };
         let failure = Failure::new(Cause::HostLost, why);
-        let record = Record::AttemptFailed { attempt, failure, usage: Usage::default(), last: true, at: self.now };
-        self.commit(record, actions);
+        let (usage, at) = (Usage::default(), self.now);
+        self.commit(
+            Record::AttemptFailed { attempt, failure, usage, last: true, at, host: None, memory: None },
+            actions,
+        );
     }
 
     /// The effect of [`Record::Lost`].

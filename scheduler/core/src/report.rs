@@ -78,7 +78,7 @@ impl Core {
             return;
         }
         let gone = self.take_missing(attempt.task, &failed.missing_inputs, actions);
-        self.record_failure(attempt, clipped(failed.failure), failed.usage, actions);
+        self.record_failure(attempt, host, clipped(failed.failure), failed.usage, actions);
         self.rebuild_needed(gone, actions);
     }
 
@@ -109,7 +109,7 @@ impl Core {
             let number = self.find_job(id).and_then(|job| AttemptNumber::from_wire(job.task(array.0, index).attempt));
             let Some(number) = number.filter(|number| self.close_attempt(host, task, *number)) else { continue };
             let attempt = AttemptId { task, number };
-            self.record_failure(attempt, failure.clone(), Usage::default(), actions);
+            self.record_failure(attempt, host, failure.clone(), Usage::default(), actions);
         }
         self.release_frame(slot);
     }

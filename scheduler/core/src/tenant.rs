@@ -9,6 +9,7 @@ use partita_types::{
 };
 
 use crate::event::IdempotencyKey;
+use crate::history::Quarantine;
 use crate::job::Job;
 use crate::learned::RunTimes;
 use crate::view::TenantView;
@@ -60,6 +61,8 @@ pub(crate) struct Tenant {
     /// Frames ever handed out; breaks ties between equal shares.
     pub(crate) served: u64,
     pub(crate) run_times: RunTimes,
+    /// Modules that no new job may use.
+    pub(crate) quarantined: BTreeMap<ModuleId, Quarantine>,
 }
 
 impl Tenant {
@@ -75,6 +78,7 @@ impl Tenant {
             usage: TenantUse::default(),
             served: 0,
             run_times: RunTimes::default(),
+            quarantined: BTreeMap::new(),
         }
     }
 

@@ -107,7 +107,7 @@ impl ModuleService {
             Err(error) => return Err(error.into()),
         }
         let module =
-            self.handle.query(move |core| core.module(tenant, id).map(|(info, at)| wire::module(info, at))).await?;
+            self.handle.query(move |core| core.module(tenant, id).map(|module| shown(core, tenant, module))).await?;
         module.ok_or_else(|| not_found(format_args!("module {id}")))
     }
 }
@@ -150,31 +150,38 @@ impl Modules for ModuleService {
         let tenant = scope::tenant_id(&self.handle, &caller(&call)?.0.tenant).await?;
         let modules = self
             .handle
-            .query(move |core| core.modules(tenant).into_iter().map(|(info, at)| wire::module(info, at)).collect());
+            .query(move |core| core.modules(tenant).into_iter().map(|module| shown(core, tenant, module)).collect());
         Ok(Response::new(ListModulesResponse { modules: modules.await? }))
     }
 
     async fn show(&self, call: Call<ShowModuleRequest>) -> Result<Response<Module>, Status> {
         let tenant = scope::tenant_id(&self.handle, &caller(&call)?.0.tenant).await?;
         let reference = call.into_inner().reference;
-        let module = self.handle.query(move |core| find(&core.modules(tenant), &reference));
+        let module = self
+            .handle
+            .query(move |core| find(&core.modules(tenant), &reference).map(|module| shown(core, tenant, module)));
         Ok(Response::new(module.await??))
     }
 }
 
+/// A module as clients see it.
+fn shown(core: &partita_core::Core, tenant: TenantId, (info, at): (&ModuleInfo, Timestamp)) -> Module {
+    wire::module(info, at, core.quarantine(tenant, info.id).map(|(reason, _)| reason))
+}
+
 /// The module meant by `reference`: an id, a name (then the latest), or the beginning of an id.
-fn find(modules: &[(&ModuleInfo, Timestamp)], reference: &str) -> Result<Module, Status> {
+fn find<'a>(modules: &[(&'a ModuleInfo, Timestamp)], reference: &str) -> Result<(&'a ModuleInfo, Timestamp), Status> {
     let missing = || not_found(format_args!("module {:?}", reference.chars().take(80).collect::<String>()));
     let named = modules.iter().rev().find(|(info, _)| info.name == reference || info.id.to_string() == reference);
-    if let Some((info, at)) = named {
-        return Ok(wire::module(info, *at));
+    if let Some(module) = named {
+        return Ok(*module);
     }
     if reference.len() < PREFIX {
         return Err(missing());
     }
     let mut found = modules.iter().filter(|(info, _)| info.id.to_string().starts_with(reference));
     match (found.next(), found.next()) {
-        (Some((info, at)), None) => Ok(wire::module(info, *at)),
+        (Some(module), None) => Ok(*module),
         (Some(_), Some(_)) => Err(Status::failed_precondition(format!(
             "{reference} is the beginning of several module ids; give more digits"
         ))),
@@ -198,7 +205,7 @@ mod tests {
         let second = info(0x12, "count");
         let third = ModuleInfo { id: ModuleId([[0x11; 16], [0x22; 16]].concat().try_into().unwrap()), ..info(0, "z") };
         let all = [(&first, Timestamp::default()), (&second, Timestamp::default()), (&third, Timestamp::default())];
-        let id = |reference: &str| find(&all, reference).map(|module| module.id.to_vec());
+        let id = |reference: &str| find(&all, reference).map(|(info, _)| info.id.0);
         assert_eq!(id("count").unwrap(), second.id.0, "the latest of that name");
         assert_eq!(id(&first.id.to_string()).unwrap(), first.id.0);
         assert_eq!(id("1212").unwrap(), second.id.0);

@@ -16,7 +16,7 @@ fn code(refusal: &Refusal) -> Code {
         | Refusal::Signature { .. }
         | Refusal::Module { .. } => Code::InvalidArgument,
         Refusal::Quota { .. } => Code::ResourceExhausted,
-        Refusal::Dataset { .. } | Refusal::State { .. } => Code::FailedPrecondition,
+        Refusal::Dataset { .. } | Refusal::State { .. } | Refusal::Quarantined { .. } => Code::FailedPrecondition,
         Refusal::NoHost { .. } => Code::Unavailable,
         Refusal::Failed { .. } => Code::Aborted,
     }

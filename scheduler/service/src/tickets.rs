@@ -87,6 +87,7 @@ mod tests {
                 .map(|(index, source)| InputPartition { partition: partition(index), source })
                 .collect(),
             sources: vec![source(1, "host-1"), source(2, "host-2")],
+            memory: None,
         }
     }
 

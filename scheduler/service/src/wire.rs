@@ -9,13 +9,14 @@ use partita_protocol::client as wire;
 use partita_protocol::client::job_event::Event;
 use partita_types::{AttemptId, Failure, ModuleInfo, Timestamp};
 
-pub(crate) fn module(info: &ModuleInfo, pushed: Timestamp) -> wire::Module {
+pub(crate) fn module(info: &ModuleInfo, pushed: Timestamp, quarantine: Option<&str>) -> wire::Module {
     wire::Module {
         id: info.id.0.to_vec().into(),
         name: info.name.clone(),
         size: info.size.0,
         functions: info.functions.iter().cloned().map(Into::into).collect(),
         pushed_at_us: pushed.micros,
+        quarantine: quarantine.unwrap_or_default().to_owned(),
     }
 }
 

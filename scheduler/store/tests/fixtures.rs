@@ -25,7 +25,8 @@ fn the_fixture_has_every_kind_of_record() {
         Record::AttemptFailed { .. } => 8,
         Record::Lost { .. } => 9,
         Record::Uploaded { .. } => 10,
+        Record::ModuleQuarantined { .. } => 11,
     };
     let found: Vec<u32> = support::one_of_each().iter().map(kinds).collect();
-    assert_eq!(found, (0..11).collect::<Vec<u32>>());
+    assert_eq!(found, (0..12).collect::<Vec<u32>>());
 }

@@ -316,6 +316,7 @@ pub(crate) fn frame(id: u64, array: u32, indexes: std::ops::Range<u32>) -> Frame
         input_counts: Vec::new(),
         inputs: Vec::new(),
         sources: Vec::new(),
+        memory: None,
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod admission;
 mod edges;
+mod escalation;
 mod failures;
 mod hosts;
 mod quotas;

@@ -421,7 +421,7 @@ impl World {
             return Outcome::Failure(Cause::Failed, Vec::new());
         }
         if !self.healed && self.faults.chance(3) {
-            let cause = [Cause::Trap, Cause::Retry, Cause::Crash][self.faults.below(3) as usize];
+            let cause = [Cause::Trap, Cause::Retry, Cause::Memory][self.faults.below(3) as usize];
             return Outcome::Failure(cause, Vec::new());
         }
         Outcome::Success

@@ -7,9 +7,9 @@ use std::time::Duration;
 use partita_core::{IdempotencyKey, Record};
 use partita_types::{
     Arguments, ArrayIndex, ArrayOptions, ArraySource, ArraySpec, AttemptId, AttemptNumber, ByteSize, Cause,
-    ContentHash, CpuTime, DatasetName, DatasetPlan, Edge, Failure, FunctionInfo, JobId, JobSpec, LimitRequest,
-    ModuleId, ModuleInfo, OutputInfo, OutputRef, PartitionId, SucceededBatch, TaskCount, TaskId, TenantId, TenantName,
-    Timestamp, Usage,
+    ContentHash, CpuTime, DatasetName, DatasetPlan, Edge, Failure, FunctionInfo, HostName, JobId, JobSpec,
+    LimitRequest, ModuleId, ModuleInfo, OutputInfo, OutputRef, PartitionId, SucceededBatch, TaskCount, TaskId,
+    TenantId, TenantName, Timestamp, Usage,
 };
 
 const JOB: JobId = JobId { tenant: TenantId(3), number: 17 };
@@ -39,7 +39,15 @@ fn array(name: &str, source: ArraySource, arguments: Arguments, inputs: Vec<Edge
         log: Some(ByteSize::kib(16)),
     };
     let backoff = Duration::from_millis(250);
-    let options = ArrayOptions { priority: -4, retries: 5, backoff, limits, deterministic: false, keep: true };
+    let options = ArrayOptions {
+        priority: -4,
+        retries: 5,
+        backoff,
+        limits,
+        deterministic: false,
+        keep: true,
+        memory_max: Some(ByteSize::gib(1)),
+    };
     let tasks = if inputs.is_empty() { TaskCount::Fixed(7) } else { TaskCount::FromInputs };
     ArraySpec { name: name.to_owned(), source, tasks, arguments, inputs, outputs: 2, options }
 }
@@ -119,9 +127,23 @@ fn ended() -> Vec<Record> {
     };
     vec![
         Record::Succeeded { batch, at: at(4) },
-        Record::AttemptFailed { attempt: attempt(1, 2), failure, usage: usage(), last: true, at: at(5) },
+        Record::AttemptFailed {
+            attempt: attempt(1, 2),
+            failure,
+            usage: usage(),
+            last: true,
+            at: at(5),
+            host: Some(HostName::new("a").unwrap()),
+            memory: Some(ByteSize::mib(512)),
+        },
         Record::Lost { tasks: vec![attempt(1, 0).task, attempt(1, 5).task] },
         Record::Uploaded { partition: PartitionId { attempt: attempt(0, 6), output: 0 }, info: info(5), at: at(6) },
+        Record::ModuleQuarantined {
+            tenant: JOB.tenant,
+            module: ModuleId([7; 32]),
+            reason: "it crashed".to_owned(),
+            at: at(7),
+        },
     ]
 }
 
