@@ -7,6 +7,7 @@ pub(crate) mod dev;
 pub(crate) mod host;
 pub(crate) mod internal;
 pub(crate) mod job;
+pub(crate) mod log;
 pub(crate) mod module;
 pub(crate) mod new;
 pub(crate) mod outputs;

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::builder::{JobBuilder, Module};
 use crate::error::{ConnectError, Error};
 use crate::job::JobHandle;
+use crate::log::JobLog;
 use crate::outputs::{OutputSelection, Outputs};
 use crate::retry::RetryPolicy;
 use crate::transport::{Connection, QUESTION, SUBMISSION, TRANSFER, Transport, cluster, jobs, modules};
@@ -193,6 +194,17 @@ impl Client {
         let send = |channel, request| async move { jobs(channel).explain(request).await };
         let answer = self.transport.call("explain the job", QUESTION, request, send).await?;
         Ok(answer.explanations.into_iter().map(Into::into).collect())
+    }
+
+    /// What the tasks of a job have logged: all of them, those of one array, or one task as (array, index). Hosts keep
+    /// logs of attempts that ended for a while, 16 MiB per tenant, and forget the oldest first.
+    ///
+    /// # Errors
+    /// If there is no such job, or the cluster refuses or cannot be reached.
+    pub async fn log(&self, job: u32, array: Option<u32>, index: Option<u32>) -> Result<JobLog, Error> {
+        let request = wire::LogRequest { job, array, index, tenant: self.tenant.clone() };
+        let send = |channel, request| async move { jobs(channel).log(request).await };
+        self.transport.call("read the log of the job", QUESTION, request, send).await.map(Into::into)
     }
 
     /// Who the cluster takes this client for.

@@ -121,6 +121,19 @@ impl Jobs for StandIn {
         Ok(Response::new(wire::ExplainResponse { explanations: Vec::new() }))
     }
 
+    async fn log(&self, request: Request<wire::LogRequest>) -> Result<Response<wire::LogResponse>, Status> {
+        let line = |level, text: &str| partita_protocol::job::LogLine { level, text: text.to_owned() };
+        let log = |index, lines| partita_protocol::job::AttemptLog { array: 0, index, attempt: 1, lines };
+        let host = |host: &str, logs| wire::HostLog { host: host.to_owned(), logs, ..Default::default() };
+        assert_eq!(request.get_ref().index, None);
+        let hosts = vec![
+            wire::HostLog { cut: true, ..host("host-1", vec![log(0, vec![line(1, "a")]), log(2, vec![line(3, "c")])]) },
+            host("host-2", vec![log(1, vec![line(2, "b")])]),
+            wire::HostLog { silent: true, ..host("host-3", Vec::new()) },
+        ];
+        Ok(Response::new(wire::LogResponse { hosts }))
+    }
+
     async fn result(&self, request: Request<wire::ResultRequest>) -> Result<Response<Self::ResultStream>, Status> {
         self.fail_if_scripted()?;
         let wire::ResultRequest { first, count, .. } = *request.get_ref();
@@ -393,4 +406,14 @@ async fn a_cluster_of_another_authority_is_not_spoken_to() {
     assert!(matches!(error, Error::Unreachable { .. }), "{error:?}");
     assert!(error.to_string().contains("TLS with"), "{error}");
     assert!(cluster.stand_in.script(|script| script.keys.is_empty()), "the token was sent to a stranger");
+}
+
+#[tokio::test]
+async fn logs_of_several_hosts_come_in_the_order_of_the_tasks() {
+    let cluster = Cluster::start(Script::default());
+    let log = cluster.client().log(1, Some(0), None).await.unwrap();
+    let lines: Vec<_> =
+        log.attempts.iter().map(|log| (log.host.as_str(), log.lines[0].level, log.lines[0].text.as_str())).collect();
+    assert_eq!(lines, [("host-1", "info", "a"), ("host-2", "warn", "b"), ("host-1", "error", "c")]);
+    assert_eq!((log.cut, log.silent), (vec!["host-1".to_owned()], vec!["host-3".to_owned()]));
 }

@@ -4,6 +4,7 @@
 //! that nobody checks again; sizes are bounded by the size of the message, which the transport limits.
 
 mod job;
+mod log;
 mod partition;
 mod session;
 mod work;

@@ -80,6 +80,20 @@ fn etl_gives_the_table_that_is_expected() {
     let (_, result) = cluster.run("analytics", &example_job("etl"), "table");
     let expected = fs::read_to_string(repository().join("examples/etl/data/expected.csv")).unwrap();
     assert_eq!(result, expected);
+
+    // What the tasks said on the way is there as well, from both hosts and in the order of the tasks.
+    let log = cluster.ask("analytics", &["--json", "job", "log", "1", "extract"]);
+    let attempts: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let kept = |text: &str| text.strip_suffix(" dropped")?.split_once(" rows kept, ")?.0.parse::<u64>().ok();
+    let rows: Option<u64> = attempts.iter().map(|attempt| kept(attempt["lines"][0]["text"].as_str()?)).sum();
+    assert_eq!(rows, Some(248), "{log}");
+    let tasks: Vec<u64> = attempts.iter().map(|attempt| attempt["index"].as_u64().unwrap()).collect();
+    assert!(tasks.len() > 1 && tasks.is_sorted(), "{log}");
+    let one = cluster.ask("analytics", &["job", "log", "1", "extract", "--task", "0"]);
+    assert!(one.starts_with("extract[0]  info   ") && one.lines().count() == 1, "{one}");
+    let refused = cluster.refused("analytics", &["job", "log", "1", "extrat"]);
+    assert!(refused.contains("job 1 has no array \"extrat\"; it has: extract, summarise, table"), "{refused}");
+    assert!(cluster.refused("research", &["job", "log", "1"]).contains("job 1"), "another tenant's job is not found");
 }
 
 #[test]

@@ -163,6 +163,8 @@ pub struct AttemptNumber(pub NonZeroU32);
 impl AttemptNumber {
     /// The first attempt of a task.
     pub const FIRST: Self = Self(NonZeroU32::MIN);
+    /// No number is greater.
+    pub const LAST: Self = Self(NonZeroU32::MAX);
 
     /// The number after this one; stays at the largest number rather than wrapping.
     #[must_use]

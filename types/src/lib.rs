@@ -6,6 +6,7 @@
 mod function;
 mod id;
 mod job;
+mod log;
 mod outcome;
 mod resources;
 mod session;
@@ -20,6 +21,7 @@ pub use job::{
     Arguments, ArrayOptions, ArraySource, ArraySpec, Edge, JobSpec, MAX_ARRAYS_PER_JOB, MAX_OUTPUTS_PER_TASK,
     MAX_TASKS_PER_ARRAY, OutputRef, SpecError, TaskCount, check_arrays,
 };
+pub use log::{AttemptLog, LogLevel, LogLine};
 pub use outcome::{Cause, Failure, OutputInfo, Usage};
 pub use resources::{HostCapacity, Isolation, LimitRequest, TaskLimits};
 pub use session::{

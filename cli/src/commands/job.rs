@@ -7,6 +7,7 @@ use partita_client::{Client, Event, Explanation, JobEvent, JobState, JobStatus};
 use partita_types::format_duration;
 
 use crate::app::App;
+use crate::commands::log;
 use crate::commands::outputs::{Selection, Target, write_selected};
 use crate::outcome::Outcome;
 use crate::output::{Align, Table, clean};
@@ -63,6 +64,19 @@ enum JobCommand {
         #[arg(long, short, value_name = "FILE")]
         output: Option<PathBuf>,
     },
+    /// Print what the tasks of a job have logged, as far as the hosts still keep it.
+    #[command(
+        after_help = "Examples:\n  partita job log 7\n  partita job log 7 map --task 12\n  partita job log 7 --json"
+    )]
+    Log {
+        /// The job's number.
+        job: u32,
+        /// Only this array.
+        array: Option<String>,
+        /// Only the task at this position of it.
+        #[arg(long, requires = "array", value_name = "TASK")]
+        task: Option<u32>,
+    },
     /// Say why the tasks of a job are not running.
     #[command(after_help = "Examples:\n  partita job explain 7\n  partita job explain 7 --array 1 --task 12")]
     Explain {
@@ -108,6 +122,7 @@ pub(crate) async fn run(app: &App, arguments: Arguments) -> anyhow::Result<Outco
             let status = client.job(job).status().await?;
             app.output.list(&explanations, |list| explained(list, &status))?;
         }
+        JobCommand::Log { job, array, task } => log::print(app, &client, job, array.as_deref(), task).await?,
         JobCommand::Release { job } => {
             client.job(job).release().await?;
             done(app, job, "released")?;

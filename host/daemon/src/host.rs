@@ -19,6 +19,7 @@ use crate::engine::Engine;
 use crate::executors::Executors;
 use crate::fetch::Fetcher;
 use crate::lanes::Runnable;
+use crate::logs::Logs;
 use crate::metrics::Counters;
 use crate::modules::Modules;
 use crate::report::Collector;
@@ -38,6 +39,7 @@ pub(crate) struct Host {
     pub(crate) engine: Engine<Box<Runnable>>,
     pub(crate) collector: Collector,
     pub(crate) store: Store,
+    pub(crate) logs: Logs,
     pub(crate) executors: Executors,
     pub(crate) modules: Modules,
     pub(crate) fetcher: Fetcher,
@@ -82,6 +84,7 @@ impl Host {
             engine: Engine::new(config.memory),
             collector: Collector::default(),
             store,
+            logs: Logs::default(),
             executors,
             modules,
             fetcher,

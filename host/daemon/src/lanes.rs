@@ -198,8 +198,9 @@ impl<'a> Turn<'a> {
     }
 }
 
-/// An attempt ended: keeps its outputs and reports it.
+/// An attempt ended: keeps its outputs and its log, and reports it.
 fn ended(host: &Host, id: AttemptId, end: AttemptEnd, moved: &mut Moved, when: Tell) {
+    host.logs.add(id, end.log);
     let outputs = match end.result {
         Ok(outputs) => outputs,
         Err(failure) => return host.fail(id, failure, end.usage, Vec::new()),

@@ -26,6 +26,7 @@ mod fetch;
 mod host;
 mod inspect;
 mod lanes;
+mod logs;
 mod metrics;
 mod modules;
 mod payload;

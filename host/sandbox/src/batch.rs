@@ -1,7 +1,7 @@
 //! What a lane hands to an executor and what it gets back.
 
 use bytes::Bytes;
-use partita_types::{Failure, OutputInfo, TaskLimits, Timestamp, Usage};
+use partita_types::{Failure, LogLine, OutputInfo, TaskLimits, Timestamp, Usage};
 
 use crate::payload::Payload;
 
@@ -53,41 +53,6 @@ pub struct Output {
     pub payload: Payload,
     /// Their size and hash, computed by the host and not by the executor.
     pub info: OutputInfo,
-}
-
-/// How serious a log line is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum LogLevel {
-    /// For those who debug the task.
-    Debug,
-    /// Ordinary.
-    Info,
-    /// Perhaps a problem.
-    Warn,
-    /// A problem.
-    Error,
-}
-
-impl LogLevel {
-    /// The name used in listings.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Debug => "debug",
-            Self::Info => "info",
-            Self::Warn => "warn",
-            Self::Error => "error",
-        }
-    }
-}
-
-/// One line that a guest logged or printed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogLine {
-    /// How serious; standard output is `Info`, standard error `Warn`.
-    pub level: LogLevel,
-    /// The text, with control characters escaped.
-    pub text: String,
 }
 
 /// How a run over a batch ended.

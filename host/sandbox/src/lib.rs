@@ -30,7 +30,7 @@ mod wire;
 mod zygote;
 
 pub use artefact::{ARTEFACT_MAX, Artefact, ArtefactCache};
-pub use batch::{AttemptEnd, Batch, BatchAttempt, LogLevel, LogLine, Output, RunEnd};
+pub use batch::{AttemptEnd, Batch, BatchAttempt, Output, RunEnd};
 pub use compiler::{CompileError, CompileLimits, Compiler, compiler_main};
 pub use control::{RunControl, Running};
 pub use executor::{Executor, ExecutorHandle};

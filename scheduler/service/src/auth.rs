@@ -34,7 +34,7 @@ pub(crate) enum Verb {
     CancelJobs,
     /// Give up results.
     ReleaseJobs,
-    /// Read the bytes of results.
+    /// Read the bytes of results, and what tasks logged.
     ReadResults,
     /// See modules.
     ReadModules,
@@ -62,7 +62,7 @@ pub(crate) enum Needs {
 }
 
 /// Every call there is. A path that is not here does not exist.
-pub(crate) const CALLS: [(&str, Needs); 25] = [
+pub(crate) const CALLS: [(&str, Needs); 26] = [
     ("/partita.client.v1.Modules/Push", Needs::Verb(Verb::PushModules)),
     ("/partita.client.v1.Modules/List", Needs::Verb(Verb::ReadModules)),
     ("/partita.client.v1.Modules/Show", Needs::Verb(Verb::ReadModules)),
@@ -75,6 +75,7 @@ pub(crate) const CALLS: [(&str, Needs); 25] = [
     ("/partita.client.v1.Jobs/Show", Needs::Verb(Verb::ReadJobs)),
     ("/partita.client.v1.Jobs/Watch", Needs::Verb(Verb::ReadJobs)),
     ("/partita.client.v1.Jobs/Explain", Needs::Verb(Verb::ReadJobs)),
+    ("/partita.client.v1.Jobs/Log", Needs::Verb(Verb::ReadResults)),
     ("/partita.client.v1.Jobs/Result", Needs::Verb(Verb::ReadResults)),
     ("/partita.client.v1.Jobs/Put", Needs::Verb(Verb::SubmitJobs)),
     ("/partita.client.v1.Cluster/WhoAmI", Needs::Verb(Verb::KnowSelf)),

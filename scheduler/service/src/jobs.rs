@@ -8,7 +8,7 @@ use partita_core::{IdempotencyKey, Reply, Request};
 use partita_protocol::client::jobs_server::Jobs;
 use partita_protocol::client::{
     Empty, ExplainRequest, ExplainResponse, ExtendRequest, Job, JobRequest, ListJobsRequest, ListJobsResponse,
-    PutRequest, ResultChunk, ResultRequest, SubmitRequest, SubmitResponse, WatchRequest,
+    LogRequest, LogResponse, PutRequest, ResultChunk, ResultRequest, SubmitRequest, SubmitResponse, WatchRequest,
 };
 use partita_types::{ArrayIndex, ArraySpec, JobId, JobSpec};
 use tokio_util::sync::CancellationToken;
@@ -18,6 +18,7 @@ use tracing::info;
 use crate::auth::{Caller, caller};
 use crate::driver::Handle;
 use crate::hub::Hub;
+use crate::logs::{self, LogDesk};
 use crate::relay::Relays;
 use crate::result::{Outputs, Wanted};
 use crate::status::{not_found, undecodable, unexpected};
@@ -35,6 +36,7 @@ pub(crate) struct JobService {
     handle: Handle,
     hub: std::sync::Arc<Hub>,
     relays: Relays,
+    logs: LogDesk,
     metrics: crate::metrics::Metrics,
     /// Cancelled when the scheduler stops.
     stop: CancellationToken,
@@ -45,10 +47,11 @@ impl JobService {
         handle: Handle,
         hub: std::sync::Arc<Hub>,
         relays: Relays,
+        logs: LogDesk,
         metrics: crate::metrics::Metrics,
         stop: CancellationToken,
     ) -> Self {
-        Self { handle, hub, relays, metrics, stop }
+        Self { handle, hub, relays, logs, metrics, stop }
     }
 
     /// The id of a job that the caller names; it may not exist.
@@ -165,6 +168,15 @@ impl Jobs for JobService {
         let explanations = scope::with_job(&self.handle, job, explain).await?;
         let explanations = explanations.into_iter().map(wire::explanation).collect();
         Ok(Response::new(ExplainResponse { explanations }))
+    }
+
+    async fn log(&self, call: Call<LogRequest>) -> Result<Response<LogResponse>, Status> {
+        let caller = caller(&call)?;
+        let LogRequest { job, array, index, tenant } = call.into_inner();
+        let job = scope::job_id(&self.handle, &caller, &tenant, job).await?;
+        scope::with_job(&self.handle, job, |_, _| ()).await?;
+        let hosts = self.logs.read(&self.handle, logs::Wanted { job, array, index }).await?;
+        Ok(Response::new(LogResponse { hosts }))
     }
 
     type ResultStream = Pin<Box<dyn Stream<Item = Result<ResultChunk, Status>> + Send>>;

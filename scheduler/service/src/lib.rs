@@ -12,6 +12,7 @@ mod enrollment;
 mod http;
 mod hub;
 mod jobs;
+mod logs;
 mod metrics;
 mod module_files;
 mod modules;

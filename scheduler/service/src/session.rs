@@ -15,6 +15,7 @@ use tonic::{Status, Streaming};
 use tracing::{info, warn};
 
 use crate::driver::{Deliver, FromHost, Handle, SessionId};
+use crate::logs::LogDesk;
 use crate::metrics::Metrics;
 use crate::relay::Relays;
 use crate::status::undecodable;
@@ -53,6 +54,7 @@ pub(crate) struct Reader {
     pub(crate) session: SessionId,
     pub(crate) handle: Handle,
     pub(crate) relays: Relays,
+    pub(crate) logs: LogDesk,
     pub(crate) metrics: Metrics,
     pub(crate) closed: CancellationToken,
 }
@@ -89,7 +91,8 @@ impl Reader {
             return None;
         };
         match self.decode(message) {
-            Ok(from) => self.handle.hear(from).await.err().map(|_| "the scheduler is stopping"),
+            Ok(None) => None,
+            Ok(Some(from)) => self.handle.hear(from).await.err().map(|_| "the scheduler is stopping"),
             Err(error) => {
                 // A report that is not understood would leave its tasks running for ever; a new session tells all.
                 self.metrics.bad_messages.inc();
@@ -99,7 +102,8 @@ impl Reader {
         }
     }
 
-    fn decode(&self, message: Message) -> Result<FromHost, DecodeError> {
+    /// What the core shall hear; `None` if it is an answer to the service.
+    fn decode(&self, message: Message) -> Result<Option<FromHost>, DecodeError> {
         let mut report = None;
         let mut done: Option<Deliver> = None;
         let message = match message {
@@ -119,8 +123,12 @@ impl Reader {
                 Said::UploadStored { partition, result: said.1 }
             }
             Message::Lost(list) => Said::Lost(list.ids()?),
+            Message::LogRead(read) => {
+                self.logs.answered(&self.name, read);
+                return Ok(None);
+            }
         };
-        Ok(FromHost { session: self.session, message, report, done })
+        Ok(Some(FromHost { session: self.session, message, report, done }))
     }
 }
 

@@ -25,6 +25,7 @@ use tracing::info;
 use crate::auth::host_caller;
 use crate::driver::{Handle, Link, OUTBOX};
 use crate::enrollment::Certifier;
+use crate::logs::LogDesk;
 use crate::metrics::Metrics;
 use crate::module_files::ModuleFiles;
 use crate::relay::{IDLE, OPEN_WITHIN, Relays, UploadPart};
@@ -40,6 +41,7 @@ const PIECE: usize = 256 << 10;
 pub(crate) struct SessionService {
     pub(crate) handle: Handle,
     pub(crate) relays: Relays,
+    pub(crate) logs: LogDesk,
     pub(crate) files: ModuleFiles,
     pub(crate) certifier: Certifier,
     pub(crate) metrics: Metrics,
@@ -86,6 +88,7 @@ impl Sessions for SessionService {
             session,
             handle: self.handle.clone(),
             relays: self.relays.clone(),
+            logs: self.logs.clone(),
             metrics: self.metrics.clone(),
             closed: closed.clone(),
         };

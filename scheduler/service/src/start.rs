@@ -25,6 +25,7 @@ use crate::enrollment::{Certifier, EnrollmentService, Redeemed};
 use crate::http::Monitor;
 use crate::hub::Hub;
 use crate::jobs::JobService;
+use crate::logs::LogDesk;
 use crate::metrics::{Metrics, MetricsError};
 use crate::module_files::ModuleFiles;
 use crate::modules::ModuleService;
@@ -230,14 +231,16 @@ impl Running {
         let Parts { config, paths, identities, metrics, hub, handle } = parts;
         let files = ModuleFiles::open(&paths.modules).map_err(data("use", &paths.modules))?;
         let redeemed = Redeemed::open(&paths.joined, partita_identity::now()).map_err(data("use", &paths.joined))?;
-        let relays = Relays::default();
+        let (relays, logs) = (Relays::default(), LogDesk::default());
         let Identities { authority, signer, server: identity } = identities;
         let certifier = Certifier(Arc::clone(&authority));
         let tls = live_server_config(&identity, authority.certificate_pem()).map_err(StartError::Tls)?;
-        let jobs = JobService::new(handle.clone(), hub, relays.clone(), metrics.clone(), self.stop.clone());
+        let jobs =
+            JobService::new(handle.clone(), hub, relays.clone(), logs.clone(), metrics.clone(), self.stop.clone());
         let sessions = SessionService {
             handle: handle.clone(),
             relays,
+            logs,
             files: files.clone(),
             certifier: certifier.clone(),
             metrics: metrics.clone(),

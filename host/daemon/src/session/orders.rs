@@ -10,8 +10,8 @@ use std::sync::Arc;
 use partita_protocol::host::host_message::Message as ToScheduler;
 use partita_protocol::host::scheduler_message::Message as FromScheduler;
 use partita_protocol::host::{
-    Assignment, AttemptList, DatasetPlanned, HostMessage, InspectModule, ModuleInspected, PartitionList, PlanDataset,
-    StoreUpload, UploadStored,
+    Assignment, AttemptList, DatasetPlanned, HostMessage, InspectModule, LogRead, ModuleInspected, PartitionList,
+    PlanDataset, ReadLog, StoreUpload, UploadStored,
 };
 use partita_types::{ArrayHeader, ArrayIndex, ByteSize, DatasetName, DatasetPlan, Frame, JobId, ModuleId, TenantId};
 use tokio::sync::{Semaphore, mpsc};
@@ -21,6 +21,7 @@ use super::{SessionError, take_over};
 use crate::error;
 use crate::host::Host;
 use crate::inspect;
+use crate::logs::Read;
 use crate::modules::blocking;
 use crate::prepare::{self, ArrayContext};
 use crate::relay;
@@ -75,6 +76,7 @@ impl Orders {
                 .await;
             }
             FromScheduler::StoreUpload(order) => self.store(order).await,
+            FromScheduler::ReadLog(order) => self.read_log(order).await,
             // Reports are kept by nobody here: what is lost with a session, the next inventory tells.
             FromScheduler::AcknowledgedReport(_) => {}
         }
@@ -154,6 +156,19 @@ impl Orders {
                 Err(refusal) => answer.refusal = refusal,
             }
             Some(ToScheduler::DatasetPlanned(answer))
+        })
+        .await;
+    }
+
+    async fn read_log(&mut self, order: ReadLog) {
+        let host = Arc::clone(&self.host);
+        let places = Arc::clone(&self.others);
+        self.begin(&places, async move {
+            let ReadLog { request, tenant, job, array, index } = order;
+            let job = JobId { tenant: TenantId(tenant), number: job };
+            let Read { logs, cut } = host.logs.read(job, array.map(ArrayIndex), index);
+            let logs = logs.into_iter().map(Into::into).collect();
+            Some(ToScheduler::LogRead(LogRead { request, logs, cut }))
         })
         .await;
     }

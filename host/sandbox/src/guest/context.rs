@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use partita_types::{ByteSize, Cause, TaskLimits, Timestamp};
+use partita_types::{ByteSize, Cause, LogLevel, TaskLimits, Timestamp};
 use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable};
 use wasmtime::{Engine, Result, format_err};
 use wasmtime_wasi::filesystem::WasiFilesystemCtx;
@@ -15,7 +15,6 @@ use wasmtime_wasi::filesystem::WasiFilesystemCtx;
 use super::limits::Limiter;
 use super::log::Log;
 use super::outputs::{Outputs, WriteError};
-use crate::batch::LogLevel;
 use crate::payload::Mapping;
 use crate::text::shown;
 use crate::wire::page::Page;

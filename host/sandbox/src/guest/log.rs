@@ -1,8 +1,7 @@
 //! The log of one attempt: whole lines, safe to show, up to a limit; what is beyond is counted.
 
-use partita_types::ByteSize;
+use partita_types::{ByteSize, LogLevel, LogLine};
 
-use crate::batch::{LogLevel, LogLine};
 use crate::text::shown;
 
 /// Longest line in bytes; the rest of it is cut.

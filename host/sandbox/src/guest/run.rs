@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use partita_types::{ByteSize, Cause, Failure, FunctionInfo, TaskLimits, Timestamp};
+use partita_types::{ByteSize, Cause, Failure, FunctionInfo, LogLine, TaskLimits, Timestamp};
 use wasmtime::component::{Component, Linker, Resource};
 use wasmtime::{Engine, Error, Result, Store, Trap, WasmBacktrace};
 
@@ -12,7 +12,6 @@ use super::context::{MESSAGE_MAX, OutputHandle, Source, State};
 use super::limits::Refusal;
 use super::outputs::Written;
 use super::store::{self, StoreRequest};
-use crate::batch::LogLine;
 use crate::engine::BACKTRACE_FRAMES;
 use crate::text::shown;
 use crate::wire::page::Page;

@@ -4,10 +4,9 @@ use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 
 use bytes::Bytes;
-use partita_types::{ByteSize, Cause, Failure, FunctionInfo};
+use partita_types::{ByteSize, Cause, Failure, FunctionInfo, LogLevel, LogLine};
 
 use super::codec::{Malformed, Reader, Writer};
-use crate::batch::{LogLevel, LogLine};
 use crate::engine::BACKTRACE_FRAMES;
 use crate::guest::{Ended, Written};
 use crate::payload::PartitionFile;
