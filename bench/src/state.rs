@@ -16,7 +16,7 @@ use partita_core::{
 use partita_policy::{Quota, TenantPolicy};
 use partita_types::{
     Arguments, ArrayIndex, ArrayOptions, ArraySource, ArraySpec, ByteSize, Edge, FunctionInfo, HostCapacity,
-    Incarnation, Isolation, JobSpec, ModuleId, TaskCount, TaskLimits, TenantName, Timestamp,
+    Incarnation, Isolation, JobSpec, MilliCpu, ModuleId, TaskCount, TaskLimits, TenantName, Timestamp,
 };
 
 use crate::figures::Figures;
@@ -170,12 +170,14 @@ fn policy(name: &TenantName) -> TenantPolicy {
             stored: ByteSize::gib(100),
             modules: 100,
             module_size: ByteSize::gib(1),
+            cpu: MilliCpu(100_000),
         },
         task_defaults: TaskLimits::default(),
         task_maxima: TaskLimits::default(),
         datasets: Vec::new(),
         token_lifetime: Duration::from_secs(3_600),
         minimum_isolation: Isolation::Process,
+        share: Box::default(),
     }
 }
 

@@ -156,6 +156,14 @@ pub enum Problem {
         /// The value of that.
         limit: String,
     },
+    /// A value that says nothing without another one.
+    #[error("{key} means nothing without {other}: tell how many cores are meant")]
+    Alone {
+        /// The key.
+        key: String,
+        /// The key that it needs.
+        other: String,
+    },
     /// A tenant or dataset with a name that cannot be used.
     #[error(transparent)]
     Name(#[from] NameError),

@@ -41,14 +41,22 @@ pub(crate) struct TenantFile {
     pub(crate) maxima: LimitsFile,
     /// Data on the hosts that tasks may read.
     pub(crate) dataset: Vec<DatasetFile>,
+    /// The tenants with which it lends and borrows. All tenants that name none are one cohort, too.
+    pub(crate) cohort: Setting<String>,
+    /// What the tenant gets as soon as it has work, whatever others do.
+    pub(crate) guaranteed: ResourcesFile,
+    /// The most that it uses beyond its guarantee. Default: no bound but its quota.
+    pub(crate) borrow: ResourcesFile,
+    /// The most of its guarantee that its cohort uses while it does not. Default: all of it.
+    pub(crate) lend: ResourcesFile,
 }
 
 /// Hard limits of a tenant over all jobs and hosts.
 #[derive(Debug, Default, JsonSchema)]
 #[schemars(rename = "Quota", default, deny_unknown_fields)]
 pub(crate) struct QuotaFile {
-    /// Cores that tasks may keep busy at once. A task keeps one busy at most, so this bounds `concurrent_tasks`,
-    /// rounded down: 2.5 allows two tasks. Default: no further bound; at least 1.
+    /// Cores that tasks may keep busy at once. A task keeps one busy at most, and each that is at a host counts: 2.5
+    /// allows two tasks. Default: no further bound; at least 1.
     pub(crate) cpu: Setting<MilliCpu>,
     /// Tasks that have not ended, of all jobs together. Default 10,000,000.
     pub(crate) queued_tasks: Setting<Count>,
@@ -80,6 +88,18 @@ pub(crate) struct LimitsFile {
     pub(crate) output: Setting<ByteSize>,
     /// Log lines together; more is cut. 64 KiB by default; jobs may ask for 1 MiB.
     pub(crate) log: Setting<ByteSize>,
+}
+
+/// An amount of each resource that tenants share.
+#[derive(Debug, Default, JsonSchema)]
+#[schemars(rename = "Resources", default, deny_unknown_fields)]
+pub(crate) struct ResourcesFile {
+    /// Cores.
+    pub(crate) cpu: Setting<MilliCpu>,
+    /// Memory of running tasks.
+    pub(crate) memory: Setting<ByteSize>,
+    /// Partitions on all hosts together.
+    pub(crate) stored: Setting<ByteSize>,
 }
 
 /// A directory or file on the hosts that tasks may read.
@@ -136,6 +156,10 @@ impl TenantFile {
                 .into_iter()
                 .map(|dataset| DatasetFile::read(dataset, faults))
                 .collect(),
+            cohort: section.setting("cohort", faults),
+            guaranteed: ResourcesFile::read(section.section("guaranteed", faults), faults),
+            borrow: ResourcesFile::read(section.section("borrow", faults), faults),
+            lend: ResourcesFile::read(section.section("lend", faults), faults),
         };
         section.finish(faults);
         tenant
@@ -171,6 +195,19 @@ impl LimitsFile {
         };
         section.finish(faults);
         limits
+    }
+}
+
+impl ResourcesFile {
+    fn read(section: Option<Section<'_, '_>>, faults: &mut Faults<'_>) -> Self {
+        let Some(mut section) = section else { return Self::default() };
+        let resources = Self {
+            cpu: section.setting("cpu", faults),
+            memory: section.setting("memory", faults),
+            stored: section.setting("stored", faults),
+        };
+        section.finish(faults);
+        resources
     }
 }
 

@@ -16,8 +16,10 @@ mod quota;
 mod resolve;
 mod set;
 mod setting;
+mod share;
 
 pub use fault::{PolicyErrors, PolicyFault, Problem};
 pub use file::json_schema;
 pub use quota::{Quota, TenantPolicy};
 pub use set::{PolicySet, PolicyVersion};
+pub use share::{Bounds, Resources, Share};

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use partita_types::{ByteSize, DatasetGrant, Isolation, TaskLimits, TenantName};
+use partita_types::{ByteSize, DatasetGrant, Isolation, MilliCpu, TaskLimits, TenantName};
+
+use crate::share::Share;
 
 /// Everything that a policy says about one tenant, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +23,8 @@ pub struct TenantPolicy {
     pub token_lifetime: Duration,
     /// Hosts that confine executors less are not used for this tenant.
     pub minimum_isolation: Isolation,
+    /// What it has for certain, and how it shares the rest. Boxed, because policies travel in events.
+    pub share: Box<Share>,
 }
 
 /// Hard limits of a tenant, across all hosts. Use never exceeds them.
@@ -42,4 +46,14 @@ pub struct Quota {
     pub modules: u32,
     /// Size of one module.
     pub module_size: ByteSize,
+    /// Cores kept busy at once. A frame keeps one busy at most, so each counts as a whole one.
+    pub cpu: MilliCpu,
+}
+
+impl Quota {
+    /// Frames that the tenant may have at hosts, by both limits on them.
+    #[must_use]
+    pub fn frames(&self) -> u32 {
+        self.concurrent_tasks.min(u32::try_from(self.cpu.0 / 1000).unwrap_or(u32::MAX))
+    }
 }

@@ -6,12 +6,15 @@
 use std::path::{Component, Path};
 use std::time::Duration;
 
-use partita_types::{ByteSize, CpuTime, DatasetGrant, DatasetName, Isolation, MilliCpu, TaskLimits, TenantName};
+use partita_types::{
+    ByteSize, CohortName, CpuTime, DatasetGrant, DatasetName, Isolation, MilliCpu, TaskLimits, TenantName,
+};
 
 use crate::fault::{Faults, Problem, shorten};
-use crate::file::{DatasetFile, LimitsFile, QuotaFile, TenantFile};
+use crate::file::{DatasetFile, LimitsFile, QuotaFile, ResourcesFile, TenantFile};
 use crate::quota::{Quota, TenantPolicy};
 use crate::setting::{Count, Found, Kind, Setting};
+use crate::share::{Bounds, Resources, Share};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -48,6 +51,11 @@ const FLOOR: TaskLimits = TaskLimits {
 /// A petabyte: more than any cluster, and far from where sums overflow.
 const BYTES_MAX: ByteSize = ByteSize::gib(1 << 20);
 
+/// A million cores: more than any cluster.
+const CPU_MAX: MilliCpu = MilliCpu(1_000_000_000);
+/// Less than a core cannot be guaranteed: a task needs one.
+const CPU_LEAST: MilliCpu = MilliCpu(1000);
+
 /// Most datasets of a tenant, and most patterns of a dataset.
 const DATASETS_MAX: usize = 64;
 const PATTERNS_MAX: usize = 32;
@@ -72,6 +80,7 @@ pub(crate) fn resolve(name: TenantName, tenant: &TenantFile, faults: &mut Faults
         task_defaults: resolver.defaults(&tenant.defaults, task_maxima),
         task_maxima,
         datasets: resolver.datasets(&tenant.dataset),
+        share: Box::new(resolver.share(tenant, &quota)),
         minimum_isolation: tenant.minimum_isolation.0.as_ref().map_or(Isolation::Seccomp, |found| found.value),
         quota,
         token_lifetime,
@@ -135,14 +144,11 @@ impl Resolver<'_, '_> {
         let bytes = |least| (least, BYTES_MAX);
         let tasks = (Count(1), Count(1_000_000_000));
         let concurrent_tasks = self.count("quota.concurrent_tasks", &file.concurrent_tasks, 4096, 1..=1_000_000);
-        let cores =
-            self.ranged("quota.cpu", &file.cpu, MilliCpu(1_000_000_000), (MilliCpu(1000), MilliCpu(1_000_000_000)));
         Quota {
             weight,
             queued_tasks: self.ranged("quota.queued_tasks", &file.queued_tasks, Count(10_000_000), tasks).0,
             running_jobs: self.count("quota.running_jobs", &file.running_jobs, 1000, 1..=1_000_000),
-            // A task keeps at most one core busy, so whole cores bound the number of tasks.
-            concurrent_tasks: concurrent_tasks.min(u32::try_from(cores.0 / 1000).unwrap_or(u32::MAX)),
+            concurrent_tasks,
             concurrent_memory: self.ranged(
                 "quota.concurrent_memory",
                 &file.concurrent_memory,
@@ -157,7 +163,69 @@ impl Resolver<'_, '_> {
                 ByteSize::mib(32),
                 (ByteSize::kib(1), ByteSize::mib(256)),
             ),
+            cpu: self.ranged("quota.cpu", &file.cpu, CPU_MAX, (CPU_LEAST, CPU_MAX)),
         }
+    }
+
+    fn share(&mut self, file: &TenantFile, quota: &Quota) -> Share {
+        let guaranteed = self.guaranteed(&file.guaranteed, quota);
+        let cohort = file.cohort.0.as_ref().and_then(|found| match CohortName::new(&found.value) {
+            Ok(name) => Some(name),
+            Err(error) => {
+                self.faults.add(found.at, error.into());
+                None
+            }
+        });
+        let most = Resources { cpu: CPU_MAX, memory: BYTES_MAX, stored: BYTES_MAX };
+        let borrow = self.bounds("borrow", &file.borrow, most, None);
+        let lend = self.bounds("lend", &file.lend, most, Some(guaranteed));
+        Share { guaranteed, borrow, lend, cohort }
+    }
+
+    /// What is guaranteed lies within the quota, and whoever wants memory for certain says for how many cores.
+    fn guaranteed(&mut self, file: &ResourcesFile, quota: &Quota) -> Resources {
+        if let (None, Some(Found { at, .. })) = (&file.cpu.0, &file.memory.0) {
+            let problem = Problem::Alone { key: self.key("guaranteed.memory"), other: self.key("guaranteed.cpu") };
+            self.faults.add(*at, problem);
+        }
+        let cpu = Limit::new("quota.cpu", quota.cpu, CPU_LEAST, CPU_MAX);
+        let memory = Limit::new("quota.concurrent_memory", quota.concurrent_memory, FLOOR.memory, BYTES_MAX);
+        let stored = Limit::new("quota.stored", quota.stored, ByteSize::ZERO, BYTES_MAX);
+        let mut limited = Resources::default();
+        if file.cpu.0.is_some() {
+            limited.cpu = self.limited("guaranteed.cpu", &file.cpu, CPU_LEAST, cpu);
+        }
+        if file.memory.0.is_some() {
+            limited.memory = self.limited("guaranteed.memory", &file.memory, FLOOR.memory, memory);
+        }
+        limited.stored = self.limited("guaranteed.stored", &file.stored, ByteSize::ZERO, stored);
+        limited
+    }
+
+    /// Bounds of the table `name`, which are not above `limit`, if there is one.
+    fn bounds(&mut self, name: &str, file: &ResourcesFile, most: Resources, limit: Option<Resources>) -> Bounds {
+        Bounds {
+            cpu: self.bound(name, "cpu", &file.cpu, most.cpu, limit.map(|limit| limit.cpu)),
+            memory: self.bound(name, "memory", &file.memory, most.memory, limit.map(|limit| limit.memory)),
+            stored: self.bound(name, "stored", &file.stored, most.stored, limit.map(|limit| limit.stored)),
+        }
+    }
+
+    fn bound<T: Kind + Copy + Ord + Default>(
+        &mut self,
+        table: &str,
+        key: &str,
+        setting: &Setting<T>,
+        most: T,
+        limit: Option<T>,
+    ) -> Option<T> {
+        setting.0.as_ref()?;
+        let name = format!("{table}.{key}");
+        let above = format!("guaranteed.{key}");
+        Some(match limit {
+            Some(limit) => self.limited(&name, setting, limit, Limit::new(&above, limit, T::default(), most)),
+            None => self.ranged(&name, setting, most, (T::default(), most)),
+        })
     }
 
     /// One attempt can never need more than the tenant has altogether, so the quota limits the maxima.

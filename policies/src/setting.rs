@@ -144,7 +144,7 @@ impl Kind for MilliCpu {
     }
 
     fn schema() -> Schema {
-        json_schema!({ "type": "number", "multipleOf": 0.001, "minimum": 1 })
+        json_schema!({ "type": "number", "multipleOf": 0.001, "minimum": 0 })
     }
 
     fn show(&self) -> String {

@@ -33,8 +33,8 @@ fn a_typo_is_named_with_the_key_that_is_meant() {
 fn a_key_like_no_other_gets_the_list_only() {
     assert_fault(
         "[tenant.acme]\n  frobnicate = true\n",
-        "a.toml:2:3: unknown key \"frobnicate\" in [tenant.acme]; known keys: dataset, defaults, maxima, \
-         minimum_isolation, quota, token_lifetime, weight",
+        "a.toml:2:3: unknown key \"frobnicate\" in [tenant.acme]; known keys: borrow, cohort, dataset, \
+         defaults, guaranteed, lend, maxima, minimum_isolation, quota, token_lifetime, weight",
     );
 }
 
@@ -156,6 +156,47 @@ fn values_that_contradict_each_other_are_named_together() {
     assert_fault(
         "[tenant.acme.quota]\nstored = \"1GiB\"\n[tenant.acme.maxima]\noutput = \"2GiB\"\n",
         "a.toml:4:10: tenant.acme.maxima.output: 2 GiB is more than tenant.acme.quota.stored, which is 1 GiB",
+    );
+}
+
+#[test]
+fn a_guarantee_lies_within_the_quota_and_what_is_lent_within_the_guarantee() {
+    assert_fault(
+        "[tenant.acme.quota]\ncpu = 4\n[tenant.acme.guaranteed]\ncpu = 4.5\n",
+        "a.toml:4:7: tenant.acme.guaranteed.cpu: 4.500 cores is more than tenant.acme.quota.cpu, which is 4 cores",
+    );
+    assert_fault(
+        "[tenant.acme.quota]\nstored = \"1GiB\"\n[tenant.acme.guaranteed]\nstored = \"2GiB\"\n",
+        "a.toml:4:10: tenant.acme.guaranteed.stored: 2 GiB is more than tenant.acme.quota.stored, which is 1 GiB",
+    );
+    assert_fault(
+        "[tenant.acme.guaranteed]\ncpu = 2\n[tenant.acme.lend]\ncpu = 3\n",
+        "a.toml:4:7: tenant.acme.lend.cpu: 3 cores is more than tenant.acme.guaranteed.cpu, which is 2 cores",
+    );
+    assert_fault(
+        "[tenant.acme.lend]\nmemory = \"1GiB\"\n",
+        "a.toml:2:10: tenant.acme.lend.memory: 1 GiB is more than tenant.acme.guaranteed.memory, which is 0 B",
+    );
+    assert_fault(
+        "[tenant.acme.guaranteed]\ncpu = 0.5\n",
+        "a.toml:2:7: tenant.acme.guaranteed.cpu: 0.500 cores is too small, the least is 1 cores",
+    );
+}
+
+#[test]
+fn memory_is_guaranteed_together_with_cores_only() {
+    assert_fault(
+        "[tenant.acme.guaranteed]\nmemory = \"1GiB\"\n",
+        "a.toml:2:10: tenant.acme.guaranteed.memory means nothing without tenant.acme.guaranteed.cpu: \
+         tell how many cores are meant",
+    );
+}
+
+#[test]
+fn a_bad_cohort_name_is_refused() {
+    assert_fault(
+        "[tenant.acme]\ncohort = \"All Of Us\"\n",
+        "a.toml:2:10: cohort name \"All Of Us\" is not valid: use 1 to 63 of a-z, 0-9, '.', '_', '-', starting with a letter or digit",
     );
 }
 

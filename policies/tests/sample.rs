@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use partita_policy::{PolicySet, json_schema};
-use partita_types::{ByteSize, Isolation, TaskLimits, TenantName};
+use partita_policy::{PolicySet, Resources, Share, json_schema};
+use partita_types::{ByteSize, CohortName, Isolation, MilliCpu, TaskLimits, TenantName};
 use serde_json::Value;
 
 const SAMPLE: &str = include_str!("../sample.toml");
@@ -26,7 +26,13 @@ fn the_sample_says_what_its_comments_say() {
     let set = PolicySet::parse(&[("sample.toml", SAMPLE)]).unwrap();
     let analytics = set.get(&tenant("analytics")).unwrap();
     assert_eq!(analytics.quota.weight, 2);
-    assert_eq!(analytics.quota.concurrent_tasks, 12, "12.5 cores allow 12 tasks, fewer than the 64 written");
+    assert_eq!((analytics.quota.concurrent_tasks, analytics.quota.cpu), (64, MilliCpu(12_500)));
+    assert_eq!(analytics.quota.frames(), 12, "12.5 cores allow 12 tasks, fewer than the 64 written");
+    assert_eq!(analytics.share.cohort.as_ref().map(CohortName::as_str), Some("reporting"));
+    let guaranteed = Resources { cpu: MilliCpu(8000), memory: ByteSize::gib(16), stored: ByteSize::gib(20) };
+    assert_eq!(analytics.share.guaranteed, guaranteed);
+    assert_eq!(analytics.share.borrow.cpu, Some(MilliCpu(4000)));
+    assert_eq!(analytics.share.lend.stored, Some(ByteSize::ZERO));
     assert_eq!(analytics.quota.stored, ByteSize::gib(100));
     assert_eq!(analytics.minimum_isolation, Isolation::Full);
     assert_eq!(analytics.token_lifetime, Duration::from_secs(8 * 3600));
@@ -38,9 +44,10 @@ fn the_sample_says_what_its_comments_say() {
     assert!(analytics.datasets[1].include.is_empty());
 
     let research = set.get(&tenant("research")).unwrap();
-    assert_eq!((research.quota.weight, research.quota.concurrent_tasks), (1, 4));
+    assert_eq!((research.quota.weight, research.quota.frames()), (1, 4));
     assert_eq!(research.task_maxima.output, ByteSize::gib(2), "no attempt can write more than may be stored");
     assert_eq!(research.minimum_isolation, Isolation::Seccomp);
+    assert_eq!(*research.share, Share::default(), "nothing is guaranteed, and nothing bounds what it borrows");
     assert!(set.get(&tenant("nobody")).is_none());
 }
 
@@ -81,6 +88,7 @@ fn the_parser_knows_the_keys_of_the_schema_and_no_others() {
         ("Tenant", "[tenant.a]\nnonsense = 1\n"),
         ("Quota", "[tenant.a.quota]\nnonsense = 1\n"),
         ("Limits", "[tenant.a.maxima]\nnonsense = 1\n"),
+        ("Resources", "[tenant.a.lend]\nnonsense = 1\n"),
         ("Dataset", "[[tenant.a.dataset]]\nname = 'n'\nlocation = '/l'\nnonsense = 1\n"),
     ];
     for (definition, text) in sections {

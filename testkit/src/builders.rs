@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use partita_policy::{Quota, TenantPolicy};
 use partita_types::{
-    Arguments, ArrayIndex, ArrayOptions, ArraySource, ArraySpec, ByteSize, Edge, Isolation, JobSpec, ModuleId,
-    OutputRef, TaskCount, TaskLimits, TenantName,
+    Arguments, ArrayIndex, ArrayOptions, ArraySource, ArraySpec, ByteSize, Edge, Isolation, JobSpec, MilliCpu,
+    ModuleId, OutputRef, TaskCount, TaskLimits, TenantName,
 };
 
 /// The module that every tenant of a [`crate::Cluster`] has. Its function `work` takes anything, `pair` two inputs and one
@@ -26,12 +26,14 @@ pub fn policy(name: &str) -> TenantPolicy {
             stored: ByteSize::gib(10_000),
             modules: 10,
             module_size: ByteSize::mib(1),
+            cpu: MilliCpu(1_000_000_000),
         },
         task_defaults: TaskLimits { memory: ByteSize::mib(64), ..TaskLimits::default() },
         task_maxima: TaskLimits { memory: ByteSize::gib(4), ..TaskLimits::default() },
         datasets: Vec::new(),
         token_lifetime: Duration::from_secs(3600),
         minimum_isolation: Isolation::Process,
+        share: Box::default(),
     }
 }
 

@@ -218,6 +218,25 @@ impl Cluster {
         }
     }
 
+    /// Lets a short time pass, and each deadline in it be noticed when it comes.
+    pub fn advance_by(&mut self, wait: Duration) {
+        let end = self.now.after(wait);
+        for name in self.connected.values().cloned().collect::<Vec<_>>() {
+            self.say(&name, HostMessage::Heartbeat);
+        }
+        while let Some(deadline) = self.core.next_deadline().filter(|deadline| *deadline <= end) {
+            self.now = self.now.max(deadline);
+            self.apply(Event::Ticked);
+        }
+        self.now = end;
+    }
+
+    /// A host stops what it was told to stop.
+    pub fn stop_told(&mut self, name: &str) {
+        let report = self.model(name).stop_told();
+        self.say(name, HostMessage::Report(report));
+    }
+
     /// A host says something.
     pub fn say(&mut self, name: &str, message: HostMessage) {
         let (host, incarnation) = (self.id(name), self.hosts[name].incarnation);

@@ -36,6 +36,10 @@ pub struct HostModel {
     pub datasets: BTreeMap<DatasetName, u32>,
     /// Whether it answers questions.
     pub answers: bool,
+    /// Whether it stops attempts as soon as it is told to, rather than when [`HostModel::stop_told`] is called.
+    pub obeys: bool,
+    /// What it was told to stop and has not yet.
+    pub told_to_stop: Vec<AttemptId>,
     /// How large every output is that it writes.
     pub output_size: ByteSize,
     /// How long every task takes.
@@ -80,6 +84,8 @@ impl HostModel {
             functions: Ok(vec![function("work", None, None), function("pair", Some(2), Some(1))]),
             datasets: BTreeMap::new(),
             answers: true,
+            obeys: true,
+            told_to_stop: Vec::new(),
             output_size: ByteSize(100),
             task_time: CpuTime::from_micros(1_000),
         }
@@ -90,6 +96,7 @@ impl HostModel {
         self.frames.clear();
         self.headers.clear();
         self.cancelled.clear();
+        self.told_to_stop.clear();
         HostHello {
             name: self.name.clone(),
             incarnation: self.incarnation,
@@ -124,9 +131,8 @@ impl HostModel {
                 Vec::new()
             }
             HostCommand::Cancel(attempts) => {
-                self.cancelled.extend(attempts);
-                let finished_frames = self.forget_cancelled();
-                vec![HostMessage::Report(Report { finished_frames, ..Report::default() })]
+                self.told_to_stop.extend(attempts);
+                if self.obeys { vec![HostMessage::Report(self.stop_told())] } else { Vec::new() }
             }
             HostCommand::Drop(partitions) => {
                 for partition in partitions {
@@ -153,6 +159,12 @@ impl HostModel {
             }
             HostCommand::InspectModule { .. } | HostCommand::PlanDataset { .. } => Vec::new(),
         }
+    }
+
+    /// Stops what it was told to stop; returns what it reports of that.
+    pub fn stop_told(&mut self) -> Report {
+        self.cancelled.extend(std::mem::take(&mut self.told_to_stop));
+        Report { finished_frames: self.forget_cancelled(), ..Report::default() }
     }
 
     fn check_frame(&self, frame: &Frame) {

@@ -97,6 +97,8 @@ name_type!(/// What people call a host, as in its certificate.
     HostName, "host");
 name_type!(/// The name of a dataset in a tenant's policy.
     DatasetName, "dataset");
+name_type!(/// What people call tenants that lend to each other.
+    CohortName, "cohort");
 
 macro_rules! number_id {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {

@@ -14,8 +14,8 @@ mod unit;
 
 pub use function::{FunctionInfo, ModuleInfo};
 pub use id::{
-    ArrayIndex, AttemptId, AttemptNumber, ContentHash, DatasetName, FrameId, HostId, HostName, Incarnation, JobId,
-    ModuleId, NameError, ParseIdError, PartitionId, TaskId, TenantId, TenantName,
+    ArrayIndex, AttemptId, AttemptNumber, CohortName, ContentHash, DatasetName, FrameId, HostId, HostName, Incarnation,
+    JobId, ModuleId, NameError, ParseIdError, PartitionId, TaskId, TenantId, TenantName,
 };
 pub use job::{
     Arguments, ArrayOptions, ArraySource, ArraySpec, Edge, JobSpec, MAX_ARRAYS_PER_JOB, MAX_OUTPUTS_PER_TASK,

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use partita_policy::{PolicySet, TenantPolicy};
-use partita_types::{TaskLimits, TenantName, format_duration};
+use partita_policy::{Bounds, PolicySet, Resources, TenantPolicy};
+use partita_types::{ByteSize, MilliCpu, TaskLimits, TenantName, format_duration};
 use serde_json::{Value, json};
 
 use crate::app::App;
@@ -42,10 +42,19 @@ pub(crate) fn run(app: &App, arguments: &Arguments) -> anyhow::Result<Outcome> {
         PolicyCommand::Check { directory } => {
             let policies = PolicySet::load(directory)?;
             let (tenants, version) = (policies.iter().count(), policies.version());
+            let guaranteed = policies.iter().map(|policy| policy.share.guaranteed);
+            let guaranteed = guaranteed.fold(Resources::default(), Resources::saturating_add);
             if app.output.json {
-                app.output.json_line(&json!({ "tenants": tenants, "version": version.to_string() }))?;
+                app.output.json_line(&json!({
+                    "tenants": tenants,
+                    "version": version.to_string(),
+                    "guaranteed": resources_json(&guaranteed),
+                }))?;
             } else {
                 app.output.line(&format!("{}: {tenants} tenants, version {version}", directory.display()))?;
+                if guaranteed != Resources::default() {
+                    app.output.line(&format!("guaranteed to all together: {}", resources(&guaranteed)))?;
+                }
             }
         }
         PolicyCommand::Show { directory, tenant } => show(app, directory, tenant.as_ref())?,
@@ -90,6 +99,7 @@ fn to_json(policy: &TenantPolicy) -> Value {
         "weight": quota.weight,
         "queued_tasks": quota.queued_tasks,
         "running_jobs": quota.running_jobs,
+        "cpu_cores": cores(quota.cpu),
         "concurrent_tasks": quota.concurrent_tasks,
         "concurrent_memory_bytes": quota.concurrent_memory,
         "stored_bytes": quota.stored,
@@ -100,7 +110,37 @@ fn to_json(policy: &TenantPolicy) -> Value {
         "datasets": policy.datasets.iter().map(dataset).collect::<Vec<_>>(),
         "token_lifetime_seconds": policy.token_lifetime.as_secs(),
         "minimum_isolation": policy.minimum_isolation.as_str(),
+        "cohort": policy.share.cohort,
+        "guaranteed": resources_json(&policy.share.guaranteed),
+        "borrow": bounds_json(&policy.share.borrow),
+        "lend": bounds_json(&policy.share.lend),
     })
+}
+
+fn cores(cpu: MilliCpu) -> Value {
+    // Thousandths are exact in decimal, so print them as a number of cores without a detour through rounding.
+    json!(cpu.0 as f64 / 1000.0)
+}
+
+fn resources_json(resources: &Resources) -> Value {
+    let Resources { cpu, memory, stored } = resources;
+    json!({ "cpu_cores": cores(*cpu), "memory_bytes": memory, "stored_bytes": stored })
+}
+
+fn bounds_json(bounds: &Bounds) -> Value {
+    let Bounds { cpu, memory, stored } = bounds;
+    json!({ "cpu_cores": cpu.map(cores), "memory_bytes": memory, "stored_bytes": stored })
+}
+
+fn resources(resources: &Resources) -> String {
+    format!("CPU {}, memory {}, stored {}", resources.cpu, resources.memory, resources.stored)
+}
+
+/// Bounds in words; `otherwise` stands for each that is not given.
+fn bounds(bounds: &Bounds, otherwise: &str) -> String {
+    let size = |bound: Option<ByteSize>| bound.map_or_else(|| otherwise.to_owned(), |size| size.to_string());
+    let cpu = bounds.cpu.map_or_else(|| otherwise.to_owned(), |cpu| cpu.to_string());
+    format!("CPU {cpu}, memory {}, stored {}", size(bounds.memory), size(bounds.stored))
 }
 
 fn to_table(policy: &TenantPolicy) -> Table {
@@ -118,9 +158,13 @@ fn to_table(policy: &TenantPolicy) -> Table {
     let mut table = Table::pairs();
     table.pair("tenant", &policy.name);
     table.pair("weight", quota.weight);
+    table.pair("guaranteed", resources(&policy.share.guaranteed));
+    table.pair("borrows at most", bounds(&policy.share.borrow, "any"));
+    table.pair("lends at most", bounds(&policy.share.lend, "all"));
+    table.pair("cohort", policy.share.cohort.as_ref().map_or("that of all who name none", |name| name.as_str()));
     table.pair("queued tasks", quota.queued_tasks);
     table.pair("running jobs", quota.running_jobs);
-    table.pair("concurrent tasks", quota.concurrent_tasks);
+    table.pair("concurrent tasks", quota.frames());
     table.pair("concurrent memory", quota.concurrent_memory);
     table.pair("stored", quota.stored);
     table.pair("modules", format!("{} of at most {}", quota.modules, quota.module_size));

@@ -6,6 +6,7 @@ use crate::Core;
 use crate::array::{Array, Input};
 use crate::job::Job;
 use crate::plan::Hold;
+use crate::share::{Excess, Withheld};
 use crate::task::{Place, State};
 use crate::tenant::Tenant;
 use crate::view::Explanation;
@@ -103,7 +104,7 @@ impl Core {
         if job.is_blocked(position) {
             return self.explain_away(job, array);
         }
-        match self.candidates(tenant, array, memory) {
+        match self.candidates(tenant, array, (job.id.number, position), memory, &self.standing(tenant)) {
             Err(hold) => explain_hold(&hold, tenant),
             Ok(_) => {
                 "other arrays of the tenant, of higher priority, deeper in their jobs or older, go first".to_owned()
@@ -145,12 +146,23 @@ fn explain_history(array: &Array, index: u32) -> String {
     text
 }
 
+fn explain_excess(excess: &Excess) -> String {
+    match excess {
+        Excess::Cpu { used, limit } => format!("{used} of {limit}"),
+        Excess::Memory { used, limit } => format!("{used} of {limit} of memory"),
+        Excess::Stored { used, limit } => format!("{used} of {limit} of stored partitions"),
+    }
+}
+
 fn explain_hold(hold: &Hold, tenant: &Tenant) -> String {
     let name = &tenant.name;
     match hold {
         Hold::NoPolicy => format!("no policy of tenant {name} was read since the scheduler started"),
         Hold::ConcurrentTasks { limit } => {
             format!("tenant {name} runs as many tasks at once as its limit concurrent_tasks allows: {limit}")
+        }
+        Hold::Cpu { limit } => {
+            format!("tenant {name} runs as many tasks at once as its limit cpu allows, one for each core: {limit}")
         }
         Hold::ConcurrentMemory { needed, used, limit } => format!(
             "each needs {} of memory, and tenant {name} uses {} of its limit concurrent_memory, {}",
@@ -172,7 +184,18 @@ fn explain_hold(hold: &Hold, tenant: &Tenant) -> String {
             ByteSize(*needed),
             ByteSize(*largest)
         ),
-        Hold::Busy { hosts, slots, own } => format!(
+        Hold::Share(Withheld::Borrowing(excess)) => format!(
+            "tenant {name} would use {}, which is its guarantee with what it may borrow",
+            explain_excess(excess)
+        ),
+        Hold::Share(Withheld::Kept(excess)) => format!(
+            "the tasks of all tenants would use {}; the rest is kept free for guarantees that are not lent",
+            explain_excess(excess)
+        ),
+        Hold::Busy { reclaimed: 1.., own, .. } => format!(
+            "tenant {name} has {own} frames running, less than its guarantee; what others use of that is being taken back"
+        ),
+        Hold::Busy { hosts, slots, own, .. } => format!(
             "fair share: the {slots} places for frames at {hosts} hosts, or their memory, are taken; tenant {name} has {own} frames running"
         ),
     }

@@ -32,13 +32,16 @@ enum Charge {
     Excused,
     /// Nobody, however often.
     Free,
+    /// Nobody, however often, but not again at once: there is something that goes first.
+    Yielded,
 }
 
 impl Charge {
     fn of(cause: Cause) -> Self {
         match cause {
             Cause::HostLost => Self::Free,
-            Cause::Preempted | Cause::Cancelled | Cause::Storage | Cause::Input => Self::Excused,
+            Cause::Preempted => Self::Yielded,
+            Cause::Cancelled | Cause::Storage | Cause::Input => Self::Excused,
             other if other.blames_task() => Self::Blamed,
             _ => Self::Excused,
         }
@@ -88,7 +91,7 @@ impl Core {
             _ if memory.is_some() => {}
             Charge::Blamed => task.blamed = task.blamed.saturating_add(1),
             Charge::Excused => task.excused = task.excused.saturating_add(1),
-            Charge::Free => {}
+            Charge::Free | Charge::Yielded => {}
         }
         let wait = match memory {
             Some(_) => Duration::ZERO,
@@ -216,8 +219,8 @@ fn is_last(task: &Task, cause: Cause, retries: u32) -> bool {
     }
     match Charge::of(cause) {
         Charge::Blamed => !cause.worth_retrying() || u32::from(task.blamed) >= retries,
-        Charge::Excused => cause != Cause::Preempted && task.excused >= EXCUSED_MAX,
-        Charge::Free => false,
+        Charge::Excused => task.excused >= EXCUSED_MAX,
+        Charge::Free | Charge::Yielded => false,
     }
 }
 
@@ -227,6 +230,7 @@ fn backoff(task: &Task, cause: Cause, first: Duration, attempt: AttemptId) -> Du
     let (first, times) = match Charge::of(cause) {
         Charge::Blamed => (first, task.blamed),
         Charge::Excused => (EXCUSED_BACKOFF, task.excused),
+        Charge::Yielded => (EXCUSED_BACKOFF, 1),
         Charge::Free => return Duration::ZERO,
     };
     let doubled = first.saturating_mul(1 << u32::from(times.saturating_sub(1)).min(20)).min(BACKOFF_MAX);
@@ -273,6 +277,7 @@ mod tests {
         assert!(!is_last(&task, Cause::Trap, 3));
         assert!(is_last(&task, Cause::Failed, 3));
         assert!(!is_last(&task, Cause::HostLost, 0));
+        assert!(!is_last(&task, Cause::Preempted, 0));
         assert!(!is_last(&task, Cause::Storage, 0));
         task.excused = EXCUSED_MAX;
         assert!(is_last(&task, Cause::Storage, 9));

@@ -5,6 +5,8 @@
 
 use partita_types::{ArrayIndex, FrameId, HostId, JobId};
 
+use crate::share::{Amount, frame_cpu};
+
 /// Bits of a [`FrameId`] that name the slot; the rest counts, so that a slot's earlier frames can be told.
 const SLOT_BITS: u32 = 24;
 
@@ -25,6 +27,20 @@ pub(crate) struct LiveFrame {
     pub(crate) memory: u64,
     /// Whether it counts against the host's bound on long frames.
     pub(crate) long: bool,
+    /// Whether it was told to stop in favour of a guarantee.
+    pub(crate) preempted: bool,
+}
+
+impl LiveFrame {
+    /// Grows from frame to frame.
+    pub(crate) fn number(&self) -> u64 {
+        self.id.0 >> SLOT_BITS
+    }
+
+    /// What it counts among the resources that tenants share.
+    pub(crate) fn amount(&self) -> Amount {
+        Amount { cpu: u64::from(frame_cpu(self.long)), memory: self.memory, stored: 0 }
+    }
 }
 
 /// All frames, in slots that are used again.
@@ -44,6 +60,11 @@ impl Frames {
         });
         self.created += 1;
         (slot, FrameId(self.created << SLOT_BITS | u64::from(slot)))
+    }
+
+    /// The number of the youngest frame.
+    pub(crate) fn created(&self) -> u64 {
+        self.created
     }
 
     pub(crate) fn put(&mut self, slot: u32, frame: LiveFrame) {

@@ -10,7 +10,7 @@ use crate::event::HostHello;
 use crate::view::HostView;
 
 /// Frames a host may have per core: one that runs, one that follows at once, one on its way.
-const FRAMES_PER_CORE: u32 = 3;
+pub(crate) const FRAMES_PER_CORE: u32 = 3;
 
 /// Whether a host can be talked to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,11 +89,29 @@ impl Host {
         self.capacity.cores.saturating_mul(FRAMES_PER_CORE)
     }
 
-    /// Frames that it could take now. Of long ones it gets just enough to keep its cores busy.
+    /// Frames that it could take now. Of long ones it gets just enough to keep its cores busy. Short ones do not wait behind
+    /// those at the host: another host may have time for them sooner.
     pub(crate) fn free_slots(&self, long: bool) -> u32 {
-        let frames = u32::try_from(self.frames.len()).unwrap_or(u32::MAX);
-        let free = self.slots().saturating_sub(frames);
-        if long { free.min(self.capacity.cores.saturating_add(1).saturating_sub(self.long_frames)) } else { free }
+        if long {
+            let free = self.slots().saturating_sub(self.frame_count());
+            free.min(self.capacity.cores.saturating_add(1).saturating_sub(self.long_frames))
+        } else {
+            self.free_cpu()
+        }
+    }
+
+    /// Thirds of cores that are not taken: by a long frame a core, by others a third.
+    pub(crate) fn free_cpu(&self) -> u32 {
+        self.slots().saturating_sub(self.cpu())
+    }
+
+    /// Thirds of cores that are taken. More than there are, if a long frame waits for a core.
+    pub(crate) fn cpu(&self) -> u32 {
+        self.frame_count().saturating_add(self.long_frames.saturating_mul(FRAMES_PER_CORE - 1))
+    }
+
+    fn frame_count(&self) -> u32 {
+        u32::try_from(self.frames.len()).unwrap_or(u32::MAX)
     }
 
     pub(crate) fn free_memory(&self) -> u64 {

@@ -9,7 +9,9 @@ use partita_types::HostId;
 
 use crate::Core;
 use crate::array::Array;
+use crate::claims::ClaimFor;
 use crate::job::Job;
+use crate::share::Amount;
 use crate::task::{Counts, Place, State};
 
 /// An invariant that does not hold: which, and where.
@@ -52,7 +54,10 @@ impl Core {
         runnable_arrays_are_listed(self)?;
         an_assigned_task_is_in_exactly_one_frame(self)?;
         a_lost_host_has_nothing(self)?;
-        nothing_that_fits_is_left_waiting(self)
+        nothing_that_fits_is_left_waiting(self)?;
+        nothing_is_borrowed_beyond_its_limit(self)?;
+        a_guarantee_is_reclaimed_in_time(self)?;
+        only_borrowers_are_preempted(self)
     }
 
     /// What costs as little as one look at each host.
@@ -76,8 +81,8 @@ fn hosts_are_never_overcommitted(core: &Core) -> Checked {
 fn quotas_are_never_exceeded(core: &Core) -> Checked {
     for tenant in &core.tenants {
         let Some(policy) = &tenant.policy else { continue };
-        let fits = tenant.usage.frames <= policy.quota.concurrent_tasks
-            && tenant.usage.memory <= policy.quota.concurrent_memory.0;
+        let fits =
+            tenant.usage.frames <= policy.quota.frames() && tenant.usage.memory <= policy.quota.concurrent_memory.0;
         ensure(fits, "quotas_are_never_exceeded", || format!("tenant {}: {:?}", tenant.name, tenant.usage))?;
     }
     Ok(())
@@ -152,8 +157,9 @@ fn usage_equals_sum_of_reservations(core: &Core) -> Checked {
     let name = "usage_equals_sum_of_reservations";
     for tenant in &core.tenants {
         let own = || core.frames.iter().filter(|(_, frame)| frame.job.tenant == tenant.id);
-        let sums = (own().count() as u64, own().map(|(_, frame)| frame.memory).sum::<u64>());
-        let usage = (u64::from(tenant.usage.frames), tenant.usage.memory);
+        let sum = own().fold(Amount::default(), |sum, (_, frame)| sum.plus(frame.amount()));
+        let sums = (own().count() as u64, sum.cpu, sum.memory);
+        let usage = (u64::from(tenant.usage.frames), tenant.usage.cpu_thirds, tenant.usage.memory);
         ensure(sums == usage, name, || format!("tenant {}: {usage:?}, counted {sums:?}", tenant.name))?;
     }
     for host in &core.hosts {
@@ -261,8 +267,52 @@ fn a_lost_host_has_nothing(core: &Core) -> Checked {
 
 fn nothing_that_fits_is_left_waiting(core: &Core) -> Checked {
     for tenant in &core.tenants {
-        let plan = core.plan_frame(tenant.id);
+        let plan = core.plan_frame(tenant.id).plan;
         ensure(plan.is_none(), "nothing_that_fits_is_left_waiting", || format!("tenant {}: {plan:?}", tenant.name))?;
+    }
+    Ok(())
+}
+
+/// I16: with what may be borrowed, the guarantee bounds what runs. Stored bytes are bounded when frames start, not while
+/// these write.
+fn nothing_is_borrowed_beyond_its_limit(core: &Core) -> Checked {
+    for tenant in core.tenants.iter().filter(|tenant| tenant.policy.is_some()) {
+        let running = Amount { stored: 0, ..tenant.used() };
+        let excess = running.excess(tenant.entitlement.most);
+        ensure(excess.is_none(), "nothing_is_borrowed_beyond_its_limit", || {
+            format!("tenant {}: {excess:?}", tenant.name)
+        })?;
+    }
+    Ok(())
+}
+
+/// I18: whoever has less than it is guaranteed and could have it gets it, within a bound.
+fn a_guarantee_is_reclaimed_in_time(core: &Core) -> Checked {
+    let late = core.tenants.iter().find(|tenant| core.waits_beyond_bound(tenant));
+    ensure(late.is_none(), "a_guarantee_is_reclaimed_in_time", || {
+        late.map(|tenant| format!("tenant {}: {:?}", tenant.name, tenant.starving)).unwrap_or_default()
+    })
+}
+
+/// I19: what is reclaimed lies within a guarantee, so that nobody can reclaim it in turn; and each frame that stops for it
+/// is still there.
+fn only_borrowers_are_preempted(core: &Core) -> Checked {
+    let name = "only_borrowers_are_preempted";
+    for claim in &core.claims {
+        let ClaimFor::Guarantee { victims } = &claim.held_for else { continue };
+        let right = |frame: &crate::frame::LiveFrame| frame.preempted && frame.job.tenant != claim.tenant;
+        let there =
+            victims.iter().all(|id| core.frames.slot_of(*id).and_then(|slot| core.frames.get(slot)).is_some_and(right));
+        ensure(there && !victims.is_empty(), name, || format!("{claim:?}"))?;
+    }
+    for tenant in core.tenants.iter().filter(|tenant| !tenant.entitlement.guaranteed.is_none()) {
+        let claims = core.claims.iter().filter(|claim| claim.tenant == tenant.id);
+        let cpu: u64 = claims
+            .filter(|claim| matches!(claim.held_for, ClaimFor::Guarantee { .. }))
+            .map(|claim| u64::from(claim.cpu))
+            .sum();
+        let within = cpu == 0 || cpu <= tenant.entitlement.guaranteed.cpu;
+        ensure(within, name, || format!("tenant {}: {cpu} thirds of cores reclaimed", tenant.name))?;
     }
     Ok(())
 }

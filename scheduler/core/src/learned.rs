@@ -39,6 +39,10 @@ impl RunTime {
         u32::try_from(tasks).unwrap_or(1)
     }
 
+    pub(crate) fn is_unknown(self) -> bool {
+        self.mean_nanos.is_none()
+    }
+
     /// Whether a frame takes long, or may.
     pub(crate) fn is_long(self) -> bool {
         self.mean_nanos.is_none_or(|mean| mean >= LONG_NANOS)

@@ -11,6 +11,7 @@
 mod action;
 mod admission;
 mod array;
+mod claims;
 mod edges;
 mod event;
 mod explain;
@@ -29,6 +30,7 @@ mod locations;
 mod modules;
 mod placement;
 mod plan;
+mod preemption;
 mod questions;
 mod ranges;
 mod record;
@@ -38,6 +40,7 @@ mod results;
 mod retention;
 mod session;
 mod shape;
+mod share;
 mod submission;
 mod task;
 mod tenant;
@@ -58,11 +61,13 @@ use std::collections::BTreeMap;
 use partita_policy::TenantPolicy;
 use partita_types::{HostId, HostName, Incarnation, JobId, TenantId, TenantName, Timestamp};
 
+use crate::claims::Claim;
 use crate::frame::Frames;
 use crate::host::Host;
 use crate::job::Job;
 use crate::questions::Questions;
 use crate::results::Locate;
+use crate::share::Cohorts;
 use crate::task::Place;
 use crate::tenant::Tenant;
 use crate::timers::Timers;
@@ -86,6 +91,11 @@ pub struct Core {
     now: Timestamp,
     /// Messages and records that came too late or made no sense.
     stale: u64,
+    cohorts: Cohorts,
+    /// Room at hosts that is kept for somebody.
+    claims: Vec<Claim>,
+    /// Frames that were stopped in favour of guarantees.
+    preempted: u64,
 }
 
 impl Core {
@@ -126,7 +136,8 @@ impl Core {
             let id = TenantId(u32::try_from(self.tenants.len()).unwrap_or(u32::MAX));
             self.commit(Record::TenantAdded { id, name: policy.name.clone() }, actions);
         }
-        let Some(id) = self.tenant_names.get(&policy.name) else { return };
+        let Some(id) = self.tenant_names.get(&policy.name).copied() else { return };
+        self.entitle(id.0 as usize, &policy);
         self.tenants[id.0 as usize].policy = Some(policy);
         let tenants: Vec<_> = self.tenants.iter().filter_map(Tenant::for_hosts).collect();
         for host in self.hosts.iter().filter(|host| host.is_attached()) {

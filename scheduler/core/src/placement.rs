@@ -9,6 +9,7 @@ use crate::action::{Action, HostCommand};
 use crate::frame::LiveFrame;
 use crate::framing;
 use crate::plan::Plan;
+use crate::share::frame_cpu;
 
 /// What one host gets at once.
 #[derive(Default)]
@@ -18,22 +19,41 @@ struct Assignment {
 }
 
 impl Core {
-    /// Hands out what can be handed out. Each round makes one frame or rules one tenant out.
+    /// Hands out what can be handed out, and takes back what is guaranteed to others.
     pub(crate) fn place_work(&mut self, actions: &mut Vec<Action>) {
+        self.prune_claims();
+        let mut assignments: BTreeMap<HostId, Assignment> = BTreeMap::new();
+        // A second round for those whom the first frames of others have left more.
+        while self.place_round(&mut assignments) {}
+        for (host, Assignment { arrays, frames }) in assignments {
+            actions.push(Action::Command { host, command: HostCommand::Assign { arrays, frames } });
+        }
+        self.reclaim_guarantees(actions);
+    }
+
+    /// Each step makes one frame or rules one tenant out. Returns whether a tenant that was ruled out may have a chance again.
+    fn place_round(&mut self, assignments: &mut BTreeMap<HostId, Assignment>) -> bool {
         let capacity = self.capacity();
         let mut passed = BTreeSet::new();
-        let mut assignments: BTreeMap<HostId, Assignment> = BTreeMap::new();
+        let (mut withheld, mut again) = (false, false);
         while self.has_room()
             && let Some(tenant) = self.next_tenant(capacity, &passed)
         {
-            let placed = self.plan_frame(tenant).is_some_and(|plan| self.hand_out(plan, &mut assignments));
+            let planned = self.plan_frame(tenant);
+            // Nobody jumps a queue by being too large: only whose turn it is keeps room for itself.
+            if let Some((array, need)) = planned.blocked.filter(|_| passed.is_empty())
+                && self.claim_for_array(tenant, array, need)
+            {
+                continue;
+            }
+            withheld |= planned.withheld;
+            let placed = planned.plan.is_some_and(|plan| self.hand_out(plan, assignments));
+            again |= placed && withheld;
             if !placed {
                 passed.insert(tenant);
             }
         }
-        for (host, Assignment { arrays, frames }) in assignments {
-            actions.push(Action::Command { host, command: HostCommand::Assign { arrays, frames } });
-        }
+        again
     }
 
     /// Makes a plan true. Returns whether it could be.
@@ -55,6 +75,7 @@ impl Core {
         let tenant = &mut self.tenants[job.tenant.0 as usize];
         tenant.usage.frames += 1;
         tenant.usage.memory += plan.memory;
+        tenant.usage.cpu_thirds += u64::from(frame_cpu(plan.long));
         tenant.served += 1;
 
         let assignment = assignments.entry(host).or_default();
@@ -63,8 +84,10 @@ impl Core {
         }
         assignment.frames.push(frame);
         let Plan { indexes, memory, long, .. } = plan;
-        let live = LiveFrame { id, job, array, host, indexes, open: tasks, stopping: 0, memory, long };
+        let live =
+            LiveFrame { id, job, array, host, indexes, open: tasks, stopping: 0, memory, long, preempted: false };
         self.frames.put(slot, live);
+        self.settle_claim(job.tenant, (job.number, array.0), memory);
         true
     }
 }

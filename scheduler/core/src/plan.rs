@@ -1,19 +1,20 @@
 //! Placement, the thinking half: which tasks go where next, from a read-only view of the state.
 //!
-//! Between tenants weighted dominant-resource fairness decides (Ghodsi et al., NSDI 2011): next is whoever has the smallest
-//! share of the resource that it has most of, divided by its weight. Within a tenant the order of [`crate::tenant::Runnable`]
-//! decides. Among hosts it is where the bytes are against how busy the host is.
+//! Between tenants the order of [`crate::share`] decides, within a tenant that of [`crate::tenant::Runnable`]. Among hosts it
+//! is where the bytes are against how busy the host is, beside what [`crate::claims`] keeps there.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
-use partita_types::{HostId, Isolation, JobId, TenantId};
+use partita_policy::TenantPolicy;
+use partita_types::{HostId, Isolation, JobId, MilliCpu, TenantId};
 
 use crate::Core;
 use crate::array::Array;
+use crate::claims::Need;
 use crate::history::Lot;
 use crate::host::Host;
 use crate::job::Job;
+use crate::share::{Amount, Standing, Withheld};
 use crate::task::Place;
 use crate::tenant::Tenant;
 
@@ -38,24 +39,38 @@ pub(crate) struct Plan {
     pub(crate) long: bool,
 }
 
+/// What comes next of a tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Planned {
+    pub(crate) plan: Option<Plan>,
+    /// An array that goes before what was planned, by job and position, and finds no host with enough memory.
+    pub(crate) blocked: Option<((u32, u32), Need)>,
+    /// Whether it is held by what others keep for themselves, which changes with each frame.
+    pub(crate) withheld: bool,
+}
+
 /// Why ready tasks are not handed out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Hold {
     NoPolicy,
     ConcurrentTasks { limit: u32 },
+    Cpu { limit: MilliCpu },
     ConcurrentMemory { needed: u64, used: u64, limit: u64 },
     Stored { used: u64, limit: u64 },
     NoHost,
     TooWeak { wanted: Isolation },
     TooLarge { needed: u64, largest: u64 },
-    Busy { hosts: u32, slots: u32, own: u32 },
+    Busy { hosts: u32, slots: u32, own: u32, lacks_memory: bool, reclaimed: u32 },
+    Share(Withheld),
 }
 
 impl Hold {
     /// Whether the tenant's other arrays are held by the same.
-    fn holds_tenant(&self) -> bool {
+    pub(crate) fn holds_tenant(&self) -> bool {
         match self {
-            Self::NoPolicy | Self::ConcurrentTasks { .. } | Self::Stored { .. } => true,
+            Self::NoPolicy | Self::ConcurrentTasks { .. } | Self::Cpu { .. } | Self::Stored { .. } | Self::Share(_) => {
+                true
+            }
             // Passing over the array whose turn it is would starve it. One that can never fit must not hold up the rest.
             Self::ConcurrentMemory { needed, limit, .. } => needed <= limit,
             Self::NoHost | Self::TooWeak { .. } | Self::TooLarge { .. } | Self::Busy { .. } => false,
@@ -63,69 +78,66 @@ impl Hold {
     }
 }
 
-/// What all attached hosts offer together.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Capacity {
-    slots: u64,
-    memory: u64,
-}
-
 impl Core {
-    pub(crate) fn capacity(&self) -> Capacity {
-        let attached = || self.hosts.iter().filter(|host| host.is_attached());
-        Capacity {
-            slots: attached().map(|host| u64::from(host.slots())).sum::<u64>().max(1),
-            memory: attached().fold(0_u64, |sum, host| sum.saturating_add(host.capacity.memory.0)).max(1),
-        }
-    }
-
     /// The tenant whose turn it is, among those with something to run that are not in `passed`.
-    pub(crate) fn next_tenant(&self, capacity: Capacity, passed: &BTreeSet<TenantId>) -> Option<TenantId> {
+    pub(crate) fn next_tenant(&self, capacity: Amount, passed: &BTreeSet<TenantId>) -> Option<TenantId> {
         let candidates =
             self.tenants.iter().filter(|tenant| !tenant.runnable.is_empty() && !passed.contains(&tenant.id));
-        candidates.min_by(|a, b| compare_shares(a, b, capacity)).map(|tenant| tenant.id)
+        candidates.min_by_key(|tenant| tenant.rank(capacity)).map(|tenant| tenant.id)
     }
 
     /// Whether any host could take a frame of anything.
     pub(crate) fn has_room(&self) -> bool {
-        self.hosts.iter().any(|host| host.is_attached() && host.free_slots(false) > 0)
+        let has_room = |host: &Host| host.free_slots(false) > 0 || host.free_slots(true) > 0;
+        self.hosts.iter().any(|host| host.is_attached() && has_room(host))
     }
 
     /// The next frame of a tenant, if there is room for any.
-    pub(crate) fn plan_frame(&self, tenant: TenantId) -> Option<Plan> {
-        let tenant = self.tenants.get(tenant.0 as usize)?;
+    pub(crate) fn plan_frame(&self, tenant: TenantId) -> Planned {
+        let mut planned = Planned { plan: None, blocked: None, withheld: false };
+        let Some(tenant) = self.tenants.get(tenant.0 as usize) else { return planned };
+        let standing = self.standing(tenant);
         for runnable in tenant.runnable.iter().take(ARRAYS_LOOKED_AT) {
-            let job = tenant.job(runnable.job)?;
+            let Some(job) = tenant.job(runnable.job) else { break };
             let array = job.array(runnable.array);
             for lot in array.lots() {
-                match self.candidates(tenant, array, lot.memory) {
-                    Ok(hosts) => return Some(self.choose(tenant, job, runnable.array, lot, &hosts)),
-                    Err(hold) if hold.holds_tenant() => return None,
+                match self.candidates(tenant, array, runnable.key(), lot.memory, &standing) {
+                    Ok(hosts) => {
+                        planned.plan = Some(self.choose(tenant, job, runnable.array, lot, &hosts));
+                        return planned;
+                    }
+                    Err(hold) if hold.holds_tenant() => {
+                        planned.withheld = matches!(hold, Hold::Share(Withheld::Kept(_)));
+                        return planned;
+                    }
+                    Err(Hold::Busy { lacks_memory: true, .. }) if planned.blocked.is_none() => {
+                        planned.blocked = Some((runnable.key(), Need::of(tenant, array, lot.memory)));
+                    }
                     Err(_) => {}
                 }
             }
         }
-        None
+        planned
     }
 
-    /// The hosts that could take a frame of an array now whose tasks need so much memory, or why none can.
-    pub(crate) fn candidates(&self, tenant: &Tenant, array: &Array, needed: u64) -> Result<Vec<HostId>, Hold> {
+    /// The hosts that could take a frame of an array now, which is given by its job and position, too, or why none can.
+    pub(crate) fn candidates(
+        &self,
+        tenant: &Tenant,
+        array: &Array,
+        position: (u32, u32),
+        needed: u64,
+        standing: &Standing,
+    ) -> Result<Vec<HostId>, Hold> {
         let policy = tenant.policy.as_ref().ok_or(Hold::NoPolicy)?;
-        let (quota, usage) = (&policy.quota, &tenant.usage);
-        if usage.frames >= quota.concurrent_tasks {
-            return Err(Hold::ConcurrentTasks { limit: quota.concurrent_tasks });
-        }
-        if usage.stored >= quota.stored.0 {
-            return Err(Hold::Stored { used: usage.stored, limit: quota.stored.0 });
-        }
-        let limit = quota.concurrent_memory.0;
-        if usage.memory.saturating_add(needed) > limit {
-            return Err(Hold::ConcurrentMemory { needed, used: usage.memory, limit });
-        }
+        let need = Need::of(tenant, array, needed);
+        check_quota(tenant, policy, needed)?;
+        self.check_share(tenant, standing, need.amount()).map_err(Hold::Share)?;
         let attached = || self.hosts.iter().filter(|host| host.is_attached());
         let strong = || attached().filter(|host| host.isolation >= policy.minimum_isolation);
-        let long = tenant.run_times.get(array.learned).is_long();
-        let free = |host: &&Host| host.free_slots(long) > 0 && host.free_memory() >= needed;
+        // What is guaranteed is not to wait at a host behind what somebody borrows.
+        let strict = standing.others_borrow && tenant.entitlement.covers(tenant.used().plus(need.amount()));
+        let free = |host: &&Host| self.has_room_for(host, need, (tenant.id, position), strict);
         let hosts: Vec<HostId> = strong().filter(free).map(|host| host.id).collect();
         if !hosts.is_empty() {
             return Ok(hosts);
@@ -139,7 +151,10 @@ impl Core {
             return Err(Hold::TooLarge { needed, largest });
         }
         let hosts = u32::try_from(strong().count()).unwrap_or(u32::MAX);
-        Err(Hold::Busy { hosts, slots: strong().map(Host::slots).fold(0, u32::saturating_add), own: usage.frames })
+        let slots = strong().map(Host::slots).fold(0, u32::saturating_add);
+        let lacks_memory = strong().any(|host| host.free_slots(need.long) > 0);
+        let reclaimed = self.reclaimed_for(tenant.id);
+        Err(Hold::Busy { hosts, slots, own: tenant.usage.frames, lacks_memory, reclaimed })
     }
 
     /// Chooses tasks of a lot, and a host. `hosts` is not empty.
@@ -282,15 +297,20 @@ fn cheapest(hosts: &[HostId], bytes: &BTreeMap<HostId, u64>, load: impl Fn(HostI
     hosts.iter().copied().min_by_key(|host| (cost(*host), *host)).unwrap_or(HostId(0))
 }
 
-/// Who has the smaller dominant share by weight; if equal, who was served less; if equal, who came first.
-fn compare_shares(a: &Tenant, b: &Tenant, capacity: Capacity) -> Ordering {
-    let weight = |tenant: &Tenant| u128::from(tenant.policy.as_ref().map_or(1, |policy| policy.quota.weight.max(1)));
-    let share = |tenant: &Tenant| {
-        let frames = u128::from(tenant.usage.frames) * u128::from(capacity.memory);
-        let memory = u128::from(tenant.usage.memory) * u128::from(capacity.slots);
-        frames.max(memory)
-    };
-    let shares = (share(a) * weight(b)).cmp(&(share(b) * weight(a)));
-    let served = || (u128::from(a.served) * weight(b)).cmp(&(u128::from(b.served) * weight(a)));
-    shares.then_with(served).then(a.id.cmp(&b.id))
+/// Whether a frame with this much memory is within the tenant's quota.
+fn check_quota(tenant: &Tenant, policy: &TenantPolicy, needed: u64) -> Result<(), Hold> {
+    let (quota, usage) = (&policy.quota, &tenant.usage);
+    if usage.frames >= quota.frames() {
+        let by_tasks = quota.frames() == quota.concurrent_tasks;
+        let limit = quota.concurrent_tasks;
+        return Err(if by_tasks { Hold::ConcurrentTasks { limit } } else { Hold::Cpu { limit: quota.cpu } });
+    }
+    if usage.stored >= quota.stored.0 {
+        return Err(Hold::Stored { used: usage.stored, limit: quota.stored.0 });
+    }
+    let limit = quota.concurrent_memory.0;
+    if usage.memory.saturating_add(needed) > limit {
+        return Err(Hold::ConcurrentMemory { needed, used: usage.memory, limit });
+    }
+    Ok(())
 }

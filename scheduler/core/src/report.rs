@@ -2,13 +2,16 @@
 
 use partita_types::{
     ArrayIndex, AttemptId, AttemptNumber, Cause, CpuTime, FailedAttempt, Failure, FrameId, HostId, JobId, OutputInfo,
-    PartitionId, Report, SucceededBatch, TaskId, Timestamp, Usage,
+    PartitionId, Report, SucceededBatch, TaskId, TenantId, Timestamp, Usage,
 };
 
 use crate::Core;
 use crate::action::{Action, JobEvent, TaskEnd};
+use crate::frame::LiveFrame;
+use crate::preemption::preempted;
 use crate::ranges::runs;
 use crate::record::Record;
+use crate::share::frame_cpu;
 use crate::task::{Place, State};
 
 /// What a task's slot holds between the report of its attempt and the effect of that, so that a report that names it
@@ -67,18 +70,39 @@ impl Core {
         let learned = self.find_job(batch.job).map(|job| job.array(batch.array.0).learned);
         let cpu = batch.usage.iter().fold(CpuTime::default(), |sum, usage| sum.saturating_add(usage.cpu));
         let tenant = &mut self.tenants[batch.job.tenant.0 as usize];
-        if let Some(learned) = learned {
-            tenant.run_times.learn(learned, cpu, batch.indexes.len() as u64);
+        let Some(learned) = learned else { return };
+        let unknown = tenant.run_times.get(learned).is_unknown();
+        tenant.run_times.learn(learned, cpu, batch.indexes.len() as u64);
+        if unknown && !tenant.run_times.get(learned).is_long() {
+            self.count_as_short(batch.job.tenant, learned);
+        }
+    }
+
+    /// Frames of a function count as long as long as nothing is known of it. Now that it is, these are not. Happens once
+    /// for each function.
+    fn count_as_short(&mut self, tenant: TenantId, learned: usize) {
+        let of_function = |(_, frame): &(u32, &LiveFrame)| {
+            let array = self.find_job(frame.job).and_then(|job| job.find_array(frame.array));
+            frame.long && frame.job.tenant == tenant && array.is_some_and(|array| array.learned == learned)
+        };
+        let slots: Vec<u32> = self.frames.iter().filter(of_function).map(|(slot, _)| slot).collect();
+        for slot in slots {
+            let Some(frame) = self.frames.get_mut(slot) else { continue };
+            frame.long = false;
+            self.hosts[frame.host.0 as usize].long_frames -= 1;
+            let usage = &mut self.tenants[tenant.0 as usize].usage;
+            usage.cpu_thirds -= u64::from(frame_cpu(true) - frame_cpu(false));
         }
     }
 
     fn on_failed(&mut self, host: HostId, failed: FailedAttempt, actions: &mut Vec<Action>) {
         let attempt = failed.attempt;
+        let failure = self.cause_of_stop(attempt.task, failed.failure);
         if !self.close_attempt(host, attempt.task, attempt.number) {
             return;
         }
         let gone = self.take_missing(attempt.task, &failed.missing_inputs, actions);
-        self.record_failure(attempt, host, clipped(failed.failure), failed.usage, actions);
+        self.record_failure(attempt, host, clipped(failure), failed.usage, actions);
         self.rebuild_needed(gone, actions);
     }
 
@@ -89,7 +113,10 @@ impl Core {
             // Usual: its last attempt was reported in the same message.
             return;
         };
-        let failure = Failure::new(Cause::Preempted, "its host gave it back without running it");
+        let failure = match self.frames.get(slot) {
+            Some(frame) if frame.preempted => preempted(),
+            _ => Failure::new(Cause::Preempted, "its host gave it back without running it"),
+        };
         self.take_back(slot, &failure, actions);
     }
 
@@ -169,6 +196,10 @@ impl Core {
         let usage = &mut self.tenants[frame.job.tenant.0 as usize].usage;
         usage.frames -= 1;
         usage.memory -= frame.memory;
+        usage.cpu_thirds -= u64::from(frame_cpu(frame.long));
+        if frame.preempted {
+            self.settle_victim(frame.id);
+        }
     }
 
     /// The effect of [`Record::Succeeded`].

@@ -12,6 +12,8 @@ use crate::event::IdempotencyKey;
 use crate::history::Quarantine;
 use crate::job::Job;
 use crate::learned::RunTimes;
+use crate::preemption::Starving;
+use crate::share::Entitlement;
 use crate::view::TenantView;
 
 /// An array with ready tasks, in the order in which a tenant's arrays run: priority, then depth (finish what is started, so
@@ -24,6 +26,12 @@ pub(crate) struct Runnable {
     pub(crate) array: u32,
 }
 
+impl Runnable {
+    pub(crate) const fn key(&self) -> (u32, u32) {
+        (self.job, self.array)
+    }
+}
+
 /// What a tenant uses at the moment, and has used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct TenantUse {
@@ -34,6 +42,8 @@ pub(crate) struct TenantUse {
     pub(crate) stored: u64,
     pub(crate) cpu: CpuTime,
     pub(crate) peak_memory: ByteSize,
+    /// CPU of its frames, in thirds of a core.
+    pub(crate) cpu_thirds: u64,
 }
 
 /// What an accepted submission is answered with, again and again.
@@ -63,6 +73,9 @@ pub(crate) struct Tenant {
     pub(crate) run_times: RunTimes,
     /// Modules that no new job may use.
     pub(crate) quarantined: BTreeMap<ModuleId, Quarantine>,
+    pub(crate) entitlement: Entitlement,
+    /// Since when it has less than its guarantee, and nothing could be done.
+    pub(crate) starving: Option<Starving>,
 }
 
 impl Tenant {
@@ -79,6 +92,8 @@ impl Tenant {
             served: 0,
             run_times: RunTimes::default(),
             quarantined: BTreeMap::new(),
+            entitlement: Entitlement::default(),
+            starving: None,
         }
     }
 

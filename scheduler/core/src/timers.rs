@@ -24,6 +24,8 @@ pub(crate) enum Timer {
     Wake(AttemptId),
     /// This frame was cancelled long ago.
     Reap(FrameId),
+    /// A tenant below its guarantee may find something to reclaim.
+    LookAgain,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -122,9 +124,11 @@ impl Core {
                 Timer::Wake(attempt) => self.wake(attempt),
                 Timer::Reap(frame) => {
                     if let Some(slot) = self.frames.slot_of(frame) {
-                        self.release_frame(slot);
+                        self.reap(slot, actions);
                     }
                 }
+                // The frames that are handed out after every event are all there is to do.
+                Timer::LookAgain => {}
             }
         }
         if self.timers.end_recovery(now) {

@@ -11,3 +11,4 @@ mod hosts;
 mod quotas;
 mod restart;
 mod results;
+mod shares;

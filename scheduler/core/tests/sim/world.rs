@@ -142,6 +142,9 @@ impl World {
             policy.quota.weight = position;
             policy.quota.concurrent_tasks = position * 2;
             policy.quota.queued_tasks = 200;
+            // The lightest has a core for certain, which the heaviest borrows; the other is of another cohort.
+            policy.share.guaranteed.cpu = partita_types::MilliCpu(if position == 1 { 1_000 } else { 0 });
+            policy.share.cohort = (position == 2).then(|| "guests".parse().expect("a name"));
             self.apply(Event::TenantDefined(policy));
         }
     }
