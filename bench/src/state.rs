@@ -120,8 +120,12 @@ impl Alone {
             let from = Edge::Each { array: ArrayIndex(number), output: 0 };
             array("chain", source, TaskCount::FromInputs, vec![from])
         });
-        let spec =
-            JobSpec { name: "pending".to_owned(), arrays: std::iter::once(upload).chain(chain).collect(), open: false };
+        let spec = JobSpec {
+            name: "pending".to_owned(),
+            arrays: std::iter::once(upload).chain(chain).collect(),
+            open: false,
+            deadline: None,
+        };
         let actions = self.request(Request::Submit { tenant, key: IdempotencyKey([key; 16]), spec });
         for action in &actions {
             if let Action::Reply { reply: Reply::Refused(refusal), .. } = action {
@@ -178,6 +182,8 @@ fn policy(name: &TenantName) -> TenantPolicy {
         token_lifetime: Duration::from_secs(3_600),
         minimum_isolation: Isolation::Process,
         share: Box::default(),
+        unrunnable_after: Duration::from_secs(600),
+        retention: None,
     }
 }
 

@@ -131,7 +131,7 @@ pub(crate) fn failure_text(job: &JobStatus, failure: &TaskFailure) -> String {
 pub(crate) fn outcome(state: JobState) -> crate::outcome::Outcome {
     match state {
         JobState::Succeeded | JobState::Running => crate::outcome::Outcome::Done,
-        JobState::Failed | JobState::Cancelled => crate::outcome::Outcome::Failed,
+        JobState::Failed | JobState::Cancelled | JobState::Expired => crate::outcome::Outcome::Failed,
     }
 }
 

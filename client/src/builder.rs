@@ -202,6 +202,7 @@ pub struct JobBuilder {
     before: Vec<u32>,
     arrays: Vec<ArraySpec>,
     open: bool,
+    deadline: Option<Duration>,
     fault: Option<BuildError>,
 }
 
@@ -215,13 +216,14 @@ impl JobBuilder {
             before: Vec::new(),
             arrays: Vec::new(),
             open: false,
+            deadline: None,
             fault: None,
         }
     }
 
     /// More arrays for a job that has some.
     pub(crate) fn continuing(id: BuilderId, before: Vec<u32>) -> Self {
-        Self { id, name: String::new(), before, arrays: Vec::new(), open: true, fault: None }
+        Self { id, name: String::new(), before, arrays: Vec::new(), open: true, deadline: None, fault: None }
     }
 
     /// A job from a specification that was made elsewhere, such as from a file.
@@ -233,8 +235,16 @@ impl JobBuilder {
             before: Vec::new(),
             arrays: spec.arrays,
             open: spec.open,
+            deadline: spec.deadline,
             fault: None,
         }
+    }
+
+    /// Stops the job so long after its submission, if it has not ended. Default: never.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
+        self
     }
 
     /// Leaves the job open, so that arrays can be added later; see [`crate::JobHandle::extend`].
@@ -260,7 +270,12 @@ impl JobBuilder {
     /// # Errors
     /// The first fault, naming the array.
     pub fn build(self) -> Result<JobSpec, BuildError> {
-        self.into_parts().map(|parts| JobSpec { name: parts.name, arrays: parts.arrays, open: parts.open })
+        self.into_parts().map(|parts| JobSpec {
+            name: parts.name,
+            arrays: parts.arrays,
+            open: parts.open,
+            deadline: parts.deadline,
+        })
     }
 
     pub(crate) fn into_parts(self) -> Result<Parts, BuildError> {
@@ -272,13 +287,20 @@ impl JobBuilder {
             return Err(BuildError::Duplicate { array: twice.name.clone() });
         }
         if self.before.is_empty() {
-            JobSpec { name: self.name.clone(), arrays: Vec::new(), open: true }.check()?;
+            JobSpec { name: self.name.clone(), arrays: Vec::new(), open: true, deadline: None }.check()?;
             if self.arrays.is_empty() && !self.open {
                 return Err(SpecError::Empty { job: self.name }.into());
             }
         }
         check_arrays(&self.arrays, &self.before)?;
-        Ok(Parts { id: self.id, name: self.name, before: self.before, arrays: self.arrays, open: self.open })
+        Ok(Parts {
+            id: self.id,
+            name: self.name,
+            before: self.before,
+            arrays: self.arrays,
+            open: self.open,
+            deadline: self.deadline,
+        })
     }
 
     fn index_of(&mut self, array: &str, target: &ArrayRef) -> ArrayIndex {
@@ -302,6 +324,7 @@ pub(crate) struct Parts {
     pub(crate) before: Vec<u32>,
     pub(crate) arrays: Vec<ArraySpec>,
     pub(crate) open: bool,
+    pub(crate) deadline: Option<Duration>,
 }
 
 fn empty_array(name: &str, source: ArraySource, tasks: TaskCount) -> ArraySpec {

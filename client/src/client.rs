@@ -142,7 +142,12 @@ impl Client {
     pub async fn submit(&self, job: JobBuilder) -> Result<JobHandle, Error> {
         let parts = job.into_parts().map_err(Error::Job)?;
         let outputs = parts.arrays.iter().map(|array| array.outputs).collect();
-        let spec = partita_types::JobSpec { name: parts.name, arrays: parts.arrays, open: parts.open };
+        let spec = partita_types::JobSpec {
+            name: parts.name,
+            arrays: parts.arrays,
+            open: parts.open,
+            deadline: parts.deadline,
+        };
         let request = wire::SubmitRequest { job: Some(spec.into()), idempotency_key: idempotency_key() };
         let send = |channel, request| async move { jobs(channel).submit(request).await };
         let answer = self.transport.call("submit the job", SUBMISSION, request, send).await?;

@@ -89,6 +89,7 @@ pub enum ModuleSource {
 pub struct JobFile {
     path: PathBuf,
     name: String,
+    deadline: Option<std::time::Duration>,
     modules: BTreeMap<String, ModuleSource>,
     arrays: Vec<FileArray>,
 }
@@ -176,7 +177,12 @@ impl JobFile {
             }
             Ok(spec)
         });
-        Ok(JobSpec { name: self.name.clone(), arrays: arrays.collect::<Result<_, _>>()?, open: false })
+        Ok(JobSpec {
+            name: self.name.clone(),
+            arrays: arrays.collect::<Result<_, _>>()?,
+            open: false,
+            deadline: self.deadline,
+        })
     }
 }
 

@@ -27,6 +27,8 @@ pub enum JobState {
     Failed,
     /// It was cancelled.
     Cancelled,
+    /// It was stopped at its deadline.
+    Expired,
 }
 
 impl JobState {
@@ -42,6 +44,7 @@ impl JobState {
             Ok(wire::JobState::Succeeded) => Ok(Self::Succeeded),
             Ok(wire::JobState::Failed) => Ok(Self::Failed),
             Ok(wire::JobState::Cancelled) => Ok(Self::Cancelled),
+            Ok(wire::JobState::Expired) => Ok(Self::Expired),
             Ok(wire::JobState::Unspecified) | Err(_) => Err(format!("{number} is not a state of a job")),
         }
     }
@@ -54,6 +57,7 @@ impl fmt::Display for JobState {
             Self::Succeeded => "succeeded",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
+            Self::Expired => "expired",
         })
     }
 }

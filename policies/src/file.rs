@@ -33,6 +33,10 @@ pub(crate) struct TenantFile {
     pub(crate) minimum_isolation: Setting<Isolation>,
     /// Longest life of a token. Default 12 hours, at most 24.
     pub(crate) token_lifetime: Setting<Duration>,
+    /// How long a task may wait while no attached host could run it, before it fails. Default 10 minutes, at most 30 days.
+    pub(crate) unrunnable_after: Setting<Duration>,
+    /// How long results are kept after their job ended, at most ten years. Default: until they are released.
+    pub(crate) retention: Setting<Duration>,
     /// Hard limits over all jobs and hosts.
     pub(crate) quota: QuotaFile,
     /// What one attempt of a task may use if the job says nothing.
@@ -148,6 +152,8 @@ impl TenantFile {
             weight: section.setting("weight", faults),
             minimum_isolation: section.setting("minimum_isolation", faults),
             token_lifetime: section.setting("token_lifetime", faults),
+            unrunnable_after: section.setting("unrunnable_after", faults),
+            retention: section.setting("retention", faults),
             quota: section.section("quota", faults).map(|quota| QuotaFile::read(quota, faults)).unwrap_or_default(),
             defaults: LimitsFile::read(section.section("defaults", faults), faults),
             maxima: LimitsFile::read(section.section("maxima", faults), faults),

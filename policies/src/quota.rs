@@ -25,6 +25,10 @@ pub struct TenantPolicy {
     pub minimum_isolation: Isolation,
     /// What it has for certain, and how it shares the rest. Boxed, because policies travel in events.
     pub share: Box<Share>,
+    /// How long a task may wait while no attached host could run it, before it fails.
+    pub unrunnable_after: Duration,
+    /// How long results are kept after their job ended; for ever, if this is not set.
+    pub retention: Option<Duration>,
 }
 
 /// Hard limits of a tenant, across all hosts. Use never exceeds them.

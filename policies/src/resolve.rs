@@ -16,10 +16,19 @@ use crate::quota::{Quota, TenantPolicy};
 use crate::setting::{Count, Found, Kind, Setting};
 use crate::share::{Bounds, Resources, Share};
 
+const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// Longest life of a token, whatever a policy says.
 const TOKEN_LIFETIME_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// How long tasks wait for a host that could run them, if the policy says nothing: about as long as a machine takes to
+/// come back.
+const UNRUNNABLE_AFTER: Duration = Duration::from_secs(600);
+const UNRUNNABLE_AFTER_MAX: Duration = Duration::from_secs(30 * 86_400);
+
+/// Longest time for which results are kept, if it is limited at all.
+const RETENTION_MAX: Duration = Duration::from_secs(3_650 * 86_400);
 
 /// What jobs may ask for if the policy says nothing. 4 GiB is all that a 32-bit guest can address.
 const MAXIMA: TaskLimits = TaskLimits {
@@ -74,6 +83,9 @@ pub(crate) fn resolve(name: TenantName, tenant: &TenantFile, faults: &mut Faults
         12 * HOUR,
         (Duration::from_secs(60), TOKEN_LIFETIME_MAX),
     );
+    let unrunnable_after =
+        resolver.ranged("unrunnable_after", &tenant.unrunnable_after, UNRUNNABLE_AFTER, (SECOND, UNRUNNABLE_AFTER_MAX));
+    let retention = resolver.ranged("retention", &tenant.retention, RETENTION_MAX, (SECOND, RETENTION_MAX));
     let quota = resolver.quota(weight, &tenant.quota);
     let task_maxima = resolver.maxima(&tenant.maxima, &quota);
     TenantPolicy {
@@ -84,6 +96,8 @@ pub(crate) fn resolve(name: TenantName, tenant: &TenantFile, faults: &mut Faults
         minimum_isolation: tenant.minimum_isolation.0.as_ref().map_or(Isolation::Seccomp, |found| found.value),
         quota,
         token_lifetime,
+        unrunnable_after,
+        retention: tenant.retention.0.is_some().then_some(retention),
         name,
     }
 }

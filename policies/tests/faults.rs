@@ -34,7 +34,8 @@ fn a_key_like_no_other_gets_the_list_only() {
     assert_fault(
         "[tenant.acme]\n  frobnicate = true\n",
         "a.toml:2:3: unknown key \"frobnicate\" in [tenant.acme]; known keys: borrow, cohort, dataset, \
-         defaults, guaranteed, lend, maxima, minimum_isolation, quota, token_lifetime, weight",
+         defaults, guaranteed, lend, maxima, minimum_isolation, quota, retention, token_lifetime, unrunnable_after, \
+         weight",
     );
 }
 

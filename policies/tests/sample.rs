@@ -36,6 +36,8 @@ fn the_sample_says_what_its_comments_say() {
     assert_eq!(analytics.quota.stored, ByteSize::gib(100));
     assert_eq!(analytics.minimum_isolation, Isolation::Full);
     assert_eq!(analytics.token_lifetime, Duration::from_secs(8 * 3600));
+    assert_eq!(analytics.unrunnable_after, Duration::from_secs(15 * 60));
+    assert_eq!(analytics.retention, Some(Duration::from_secs(7 * 86_400)));
     assert_eq!(analytics.task_defaults, TaskLimits::default());
     assert_eq!(analytics.task_maxima.wall_time, Duration::from_secs(7200));
     assert_eq!(analytics.datasets.len(), 2);
@@ -46,6 +48,7 @@ fn the_sample_says_what_its_comments_say() {
     let research = set.get(&tenant("research")).unwrap();
     assert_eq!((research.quota.weight, research.quota.frames()), (1, 4));
     assert_eq!(research.task_maxima.output, ByteSize::gib(2), "no attempt can write more than may be stored");
+    assert_eq!((research.unrunnable_after, research.retention), (Duration::from_secs(600), None));
     assert_eq!(research.minimum_isolation, Isolation::Seccomp);
     assert_eq!(*research.share, Share::default(), "nothing is guaranteed, and nothing bounds what it borrows");
     assert!(set.get(&tenant("nobody")).is_none());

@@ -79,7 +79,7 @@ fn a_job_with_every_edge_arrives_unchanged() {
     let mut upload = array(ArraySource::Upload, Arguments::PerTask(vec![vec![1], vec![]]), vec![]);
     upload.tasks = TaskCount::Fixed(2);
     let arrays = vec![upload, array(function, Arguments::Common(b"{}".to_vec()), edges)];
-    let spec = JobSpec { name: "job".into(), arrays, open: true };
+    let spec = JobSpec { name: "job".into(), arrays, open: true, deadline: Some(Duration::from_secs(90)) };
     let wire: job::JobSpec = spec.clone().into();
     assert_eq!(JobSpec::try_from(through_the_wire(&wire)), Ok(spec));
 }

@@ -34,6 +34,8 @@ pub fn policy(name: &str) -> TenantPolicy {
         token_lifetime: Duration::from_secs(3600),
         minimum_isolation: Isolation::Process,
         share: Box::default(),
+        unrunnable_after: Duration::from_secs(600),
+        retention: None,
     }
 }
 
@@ -46,7 +48,7 @@ pub struct JobBuilder {
 /// A closed job without arrays.
 #[must_use]
 pub fn job() -> JobBuilder {
-    JobBuilder { spec: JobSpec { name: "test".to_owned(), arrays: Vec::new(), open: false } }
+    JobBuilder { spec: JobSpec { name: "test".to_owned(), arrays: Vec::new(), open: false, deadline: None } }
 }
 
 impl JobBuilder {
@@ -61,6 +63,13 @@ impl JobBuilder {
     #[must_use]
     pub fn open(mut self) -> Self {
         self.spec.open = true;
+        self
+    }
+
+    /// Which is stopped after so long.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.spec.deadline = Some(deadline);
         self
     }
 

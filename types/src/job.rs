@@ -29,6 +29,8 @@ pub struct JobSpec {
     pub arrays: Vec<ArraySpec>,
     /// Whether arrays will be added later. An open job ends only after it was closed.
     pub open: bool,
+    /// How long after its submission the job is stopped, if it has not ended. Default: never.
+    pub deadline: Option<Duration>,
 }
 
 /// Tasks of one function that differ in their arguments and inputs only.

@@ -44,6 +44,10 @@ pub enum Cause {
     Preempted,
     /// The job was cancelled.
     Cancelled,
+    /// No attached host could run it, for longer than the tenant's policy waits.
+    Unrunnable,
+    /// Its outputs are lost, and nothing can make them again; never counts against the task.
+    DataLost,
 }
 
 impl Cause {
@@ -68,11 +72,13 @@ impl Cause {
             Self::HostLost => "host-lost",
             Self::Preempted => "preempted",
             Self::Cancelled => "cancelled",
+            Self::Unrunnable => "unrunnable",
+            Self::DataLost => "data-lost",
         }
     }
 
     /// Every cause, in the order of their numbers on the wire.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::Failed,
         Self::Retry,
         Self::Panic,
@@ -90,18 +96,29 @@ impl Cause {
         Self::HostLost,
         Self::Preempted,
         Self::Cancelled,
+        Self::Unrunnable,
+        Self::DataLost,
     ];
 
     /// Whether the fault lies with the task. Only such failures use up its retries.
     #[must_use]
     pub const fn blames_task(self) -> bool {
-        !matches!(self, Self::HostLost | Self::Preempted | Self::Cancelled | Self::Storage | Self::Input)
+        !matches!(
+            self,
+            Self::HostLost
+                | Self::Preempted
+                | Self::Cancelled
+                | Self::Storage
+                | Self::Input
+                | Self::Unrunnable
+                | Self::DataLost
+        )
     }
 
     /// Whether another attempt may end differently. A permanent failure is not tried again.
     #[must_use]
     pub const fn worth_retrying(self) -> bool {
-        !matches!(self, Self::Failed | Self::Module | Self::Cancelled)
+        !matches!(self, Self::Failed | Self::Module | Self::Cancelled | Self::Unrunnable | Self::DataLost)
     }
 }
 

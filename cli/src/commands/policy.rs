@@ -109,6 +109,8 @@ fn to_json(policy: &TenantPolicy) -> Value {
         "maxima": limits(&policy.task_maxima),
         "datasets": policy.datasets.iter().map(dataset).collect::<Vec<_>>(),
         "token_lifetime_seconds": policy.token_lifetime.as_secs(),
+        "unrunnable_after_seconds": policy.unrunnable_after.as_secs(),
+        "retention_seconds": policy.retention.map(|time| time.as_secs()),
         "minimum_isolation": policy.minimum_isolation.as_str(),
         "cohort": policy.share.cohort,
         "guaranteed": resources_json(&policy.share.guaranteed),
@@ -176,6 +178,8 @@ fn to_table(policy: &TenantPolicy) -> Table {
         table.pair("dataset", format!("{}: {}{include}", dataset.name, dataset.location));
     }
     table.pair("token lifetime", format_duration(policy.token_lifetime));
+    table.pair("unrunnable after", format_duration(policy.unrunnable_after));
+    table.pair("retention", policy.retention.map_or_else(|| "until released".to_owned(), format_duration));
     table.pair("minimum isolation", policy.minimum_isolation.as_str());
     table
 }

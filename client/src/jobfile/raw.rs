@@ -13,6 +13,7 @@ use toml::Spanned;
 #[serde(deny_unknown_fields)]
 pub(super) struct Job {
     pub(super) name: Spanned<String>,
+    pub(super) deadline: Option<Time>,
     #[serde(default)]
     pub(super) modules: BTreeMap<String, Spanned<Module>>,
     #[serde(default)]

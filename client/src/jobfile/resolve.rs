@@ -51,7 +51,8 @@ pub(super) fn file(text: &str, path: &Path) -> Result<JobFile, Fault> {
         arrays.push(scope.array(array.into_inner(), &modules)?);
     }
     let name_at = raw.name.span().start;
-    let file = JobFile { path: path.to_owned(), name: raw.name.into_inner(), modules, arrays };
+    let deadline = raw.deadline.map(|time| time.0);
+    let file = JobFile { path: path.to_owned(), name: raw.name.into_inner(), deadline, modules, arrays };
     check(&file, name_at, &starts)?;
     Ok(file)
 }
@@ -85,7 +86,7 @@ fn array_names(arrays: &[Spanned<raw::Array>]) -> Result<BTreeMap<String, usize>
 fn check(file: &JobFile, name_at: usize, starts: &[usize]) -> Result<(), Fault> {
     let specs: Vec<ArraySpec> = file.arrays.iter().map(|array| array.spec.clone()).collect();
     let outputs: Vec<u32> = specs.iter().map(|spec| spec.outputs).collect();
-    let job = JobSpec { name: file.name.clone(), arrays: specs, open: false };
+    let job = JobSpec { name: file.name.clone(), arrays: specs, open: false, deadline: file.deadline };
     let Err(error) = job.check() else { return Ok(()) };
     let faulty = |position: &usize| check_arrays(&job.arrays[*position..=*position], &outputs[..*position]).is_err();
     let at = (0..job.arrays.len()).find(faulty).and_then(|position| starts.get(position).copied());

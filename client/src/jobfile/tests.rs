@@ -6,6 +6,7 @@ use super::*;
 
 const WORDFREQ: &str = r#"
 name = "wordfreq"
+deadline = "1h"
 [modules]
 wordfreq = { path = "wordfreq.wasm" }
 [[array]]
@@ -17,6 +18,7 @@ inputs = [ { dataset = "crates", split = "4MiB", limit = "256MiB" } ]
 memory = "128MiB"
 cpu_time = "90s"
 retries = 0
+memory_max = "1GiB"
 [[array]]
 name = "reduce"
 function = "wordfreq.reduce"
@@ -64,7 +66,8 @@ fn the_example_of_the_documentation_becomes_the_job_that_it_says() {
     assert_eq!(map.options.limits.memory, Some(ByteSize::mib(128)));
     assert_eq!(map.options.limits.cpu_time, Some(CpuTime::from(Duration::from_secs(90))));
     assert_eq!(map.options.limits.wall_time, None);
-    assert_eq!(map.options.retries, 0);
+    assert_eq!((map.options.retries, map.options.memory_max), (0, Some(ByteSize::gib(1))));
+    assert_eq!(spec.deadline, Some(Duration::from_secs(3_600)));
     assert_eq!(spec.arrays[1].inputs, [Edge::Slice { array: ArrayIndex(0) }]);
     assert_eq!(spec.arrays[2].inputs, [Edge::Fold { array: ArrayIndex(1), arity: 4 }]);
 }

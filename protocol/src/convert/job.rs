@@ -12,7 +12,8 @@ use crate::job as wire;
 
 impl From<JobSpec> for wire::JobSpec {
     fn from(job: JobSpec) -> Self {
-        Self { name: job.name, arrays: job.arrays.into_iter().map(Into::into).collect(), open: job.open }
+        let deadline_ms = job.deadline.map(millis);
+        Self { name: job.name, arrays: job.arrays.into_iter().map(Into::into).collect(), open: job.open, deadline_ms }
     }
 }
 
@@ -21,7 +22,8 @@ impl TryFrom<wire::JobSpec> for JobSpec {
 
     fn try_from(job: wire::JobSpec) -> Result<Self, DecodeError> {
         let arrays = job.arrays.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?;
-        Ok(Self { name: job.name, arrays, open: job.open })
+        let deadline = job.deadline_ms.map(Duration::from_millis);
+        Ok(Self { name: job.name, arrays, open: job.open, deadline })
     }
 }
 

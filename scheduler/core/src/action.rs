@@ -292,4 +292,6 @@ pub enum JobEnd {
     Failed,
     /// It was cancelled.
     Cancelled,
+    /// It was stopped at its deadline.
+    Expired,
 }

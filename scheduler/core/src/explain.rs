@@ -25,7 +25,8 @@ impl Core {
             if array.is_some_and(|array| array.0 != position) || owner.unfinished() == 0 {
                 continue;
             }
-            let ready = self.explain_ready(tenant, job, position, owner.limits.memory.0);
+            let mut ready = self.explain_ready(tenant, job, position, owner.limits.memory.0);
+            ready.push_str(&self.explain_patience(tenant, job.id, position, None));
             for task in 0..owner.len() {
                 if index.is_some_and(|index| index != task) {
                     continue;
@@ -34,6 +35,7 @@ impl Core {
                 if owner.has_history(task) {
                     if owner.tasks[task as usize].state == State::Ready {
                         reason = self.explain_ready(tenant, job, position, owner.memory_of(task));
+                        reason.push_str(&self.explain_patience(tenant, job.id, position, Some(task)));
                     }
                     reason.push_str(&explain_history(owner, task));
                 }
@@ -112,6 +114,12 @@ impl Core {
         }
     }
 
+    /// What becomes of tasks that no host could run.
+    fn explain_patience(&self, tenant: &Tenant, job: JobId, array: u32, task: Option<u32>) -> String {
+        let left = self.unrunnable_for(tenant, job, array, task);
+        left.map_or_else(String::new, |left| format!("; the job fails in {} if that stays so", format_duration(left)))
+    }
+
     fn explain_away(&self, job: &Job, array: &Array) -> String {
         let mut detached = array.sources.iter().flat_map(|source| job.array(*source).located.keys());
         if let Some(host) = detached.find(|host| self.hosts[host.0 as usize].is_detached()) {
@@ -154,7 +162,7 @@ fn explain_excess(excess: &Excess) -> String {
     }
 }
 
-fn explain_hold(hold: &Hold, tenant: &Tenant) -> String {
+pub(crate) fn explain_hold(hold: &Hold, tenant: &Tenant) -> String {
     let name = &tenant.name;
     match hold {
         Hold::NoPolicy => format!("no policy of tenant {name} was read since the scheduler started"),

@@ -104,7 +104,7 @@ impl Core {
         self.change_job(id, |job| {
             let slot = job.task_mut(array.0, index);
             (slot.attempt, slot.blamed, slot.excused) = (task.attempt, task.blamed, task.excused);
-            job.totals.attempts += 1;
+            job.totals.attempts += u64::from(host.is_some());
             match (last, wait.is_zero()) {
                 (true, _) => {}
                 (false, true) => job.settle(array.0, index),
@@ -153,15 +153,15 @@ impl Core {
         match job.end {
             None => self.commit(Record::JobCancelled { job: id, at: self.now }, actions),
             Some(JobEnd::Cancelled) => {}
-            Some(JobEnd::Succeeded | JobEnd::Failed) => {
+            Some(JobEnd::Succeeded | JobEnd::Failed | JobEnd::Expired) => {
                 return Err(Refusal::State { what: format!("job {id}"), state: "has ended already" });
             }
         }
         Ok(Reply::Done)
     }
 
-    /// The effect of [`Record::JobCancelled`].
-    pub(crate) fn cancel_job(&mut self, id: JobId, at: Timestamp, actions: &mut Vec<Action>) -> bool {
+    /// The effect of [`Record::JobCancelled`] and [`Record::JobExpired`].
+    pub(crate) fn stop_job(&mut self, id: JobId, end: JobEnd, at: Timestamp, actions: &mut Vec<Action>) -> bool {
         if self.find_job(id).is_none_or(|job| job.end.is_some()) {
             return false;
         }
@@ -174,7 +174,7 @@ impl Core {
             return false;
         };
         publish_ends(id, TaskEnd::Cancelled, &tasks, actions);
-        self.end_job(id, JobEnd::Cancelled, at, actions);
+        self.end_job(id, end, at, actions);
         self.stop_attempts(stopped, actions);
         self.drop_unwanted_everywhere(id, actions);
         true

@@ -10,6 +10,7 @@ use partita_types::HostId;
 use crate::Core;
 use crate::array::Array;
 use crate::claims::ClaimFor;
+use crate::failure::ATTEMPTS_MAX;
 use crate::job::Job;
 use crate::share::Amount;
 use crate::task::{Counts, Place, State};
@@ -47,9 +48,11 @@ impl Core {
                 needed_outputs_are_somewhere(job, position)?;
             }
             a_job_ends_when_its_tasks_have(job)?;
+            attempts_are_bounded(job)?;
         }
         usage_equals_sum_of_reservations(self)?;
         queued_tasks_equal_recount(self)?;
+        ended_jobs_are_listed(self)?;
         stored_bytes_equal_recount(self)?;
         runnable_arrays_are_listed(self)?;
         an_assigned_task_is_in_exactly_one_frame(self)?;
@@ -151,6 +154,24 @@ fn a_job_ends_when_its_tasks_have(job: &Job) -> Checked {
     ensure(ended && unfinished == job.unfinished, "a_job_ends_when_its_tasks_have", || {
         format!("job {}: {} unfinished, counted {unfinished}, end {:?}", job.id, job.unfinished, job.end)
     })
+}
+
+/// I37. Uploads count the tries of the client, who decides how often.
+fn attempts_are_bounded(job: &Job) -> Checked {
+    let tasks = job.arrays.iter().filter(|array| !array.is_upload()).flat_map(|array| &array.tasks);
+    let most = tasks.map(|task| task.attempt).max().unwrap_or(0);
+    ensure(most <= ATTEMPTS_MAX, "attempts_are_bounded", || format!("job {}: attempt {most}", job.id))
+}
+
+/// What the time that results are kept is counted from.
+fn ended_jobs_are_listed(core: &Core) -> Checked {
+    for tenant in &core.tenants {
+        let ended: std::collections::BTreeSet<_> =
+            tenant.jobs().filter_map(|job| Some((job.ended?, job.id.number))).collect();
+        let same = ended == tenant.ended;
+        ensure(same, "ended_jobs_are_listed", || format!("tenant {}: {:?}", tenant.name, tenant.ended))?;
+    }
+    Ok(())
 }
 
 fn usage_equals_sum_of_reservations(core: &Core) -> Checked {

@@ -14,6 +14,7 @@ use crate::record::Record;
 use crate::shape;
 use crate::task::Place;
 use crate::tenant::{Accepted, Tenant};
+use crate::timers::Timer;
 
 impl Core {
     /// Writes a record and lets it have its effect. Outputs that it tells of are nowhere.
@@ -40,11 +41,15 @@ impl Core {
             Record::ModuleAdded { tenant, info, at } => self.add_module(*tenant, info, *at),
             Record::JobSubmitted { job, key, spec, plans, at } => {
                 let new = Job::new(*job, spec.name.clone(), spec.open, *at);
+                if let Some(deadline) = spec.deadline {
+                    self.timers.set(at.after(deadline), Timer::Deadline(*job));
+                }
                 self.add_job(new) && self.add_arrays(*job, *key, &spec.arrays, plans, actions)
             }
             Record::JobExtended { job, key, arrays, plans } => self.add_arrays(*job, *key, arrays, plans, actions),
             Record::JobClosed { job, at } => self.close_job(*job, *at, actions),
-            Record::JobCancelled { job, at } => self.cancel_job(*job, *at, actions),
+            Record::JobCancelled { job, at } => self.stop_job(*job, JobEnd::Cancelled, *at, actions),
+            Record::JobExpired { job, at } => self.take_expiry(*job, *at, actions),
             Record::JobReleased { job } => self.release_job(*job, actions),
             Record::Succeeded { batch, at } => self.take_outputs(batch, *at, place, actions),
             Record::AttemptFailed { .. } => self.take_failure(record, actions),
@@ -142,6 +147,7 @@ impl Core {
             job.ended = Some(at);
             job.open = false;
         });
+        self.note_end(id, at);
         actions.push(Action::Publish { job: id, event: JobEvent::Ended(end) });
     }
 }

@@ -12,6 +12,7 @@ mod action;
 mod admission;
 mod array;
 mod claims;
+mod deadlines;
 mod edges;
 mod event;
 mod explain;
@@ -62,6 +63,7 @@ use partita_policy::TenantPolicy;
 use partita_types::{HostId, HostName, Incarnation, JobId, TenantId, TenantName, Timestamp};
 
 use crate::claims::Claim;
+use crate::deadlines::Unrunnable;
 use crate::frame::Frames;
 use crate::host::Host;
 use crate::job::Job;
@@ -89,6 +91,7 @@ pub struct Core {
     uploads: Uploads,
     /// The latest time that any event was seen at.
     now: Timestamp,
+    unrunnable: Unrunnable,
     /// Messages and records that came too late or made no sense.
     stale: u64,
     cohorts: Cohorts,
@@ -128,6 +131,8 @@ impl Core {
         }
         self.answer_locates(actions);
         self.place_work(actions);
+        let anything_waits = self.tenants.iter().any(|tenant| !tenant.runnable.is_empty());
+        self.unrunnable.watch(self.now, anything_waits);
         debug_assert_eq!(self.check_cheap_invariants(), Ok(()));
     }
 

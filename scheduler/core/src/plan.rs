@@ -19,7 +19,7 @@ use crate::task::Place;
 use crate::tenant::Tenant;
 
 /// Arrays of one tenant looked at for one frame. Only those that fit on no host just now are passed over.
-const ARRAYS_LOOKED_AT: usize = 256;
+pub(crate) const ARRAYS_LOOKED_AT: usize = 256;
 /// Ready tasks looked at for one that finds its inputs at a host with room.
 const STARTS_LOOKED_AT: usize = 32;
 /// Most inputs in one frame, so that it fits into a message.
@@ -142,19 +142,24 @@ impl Core {
         if !hosts.is_empty() {
             return Ok(hosts);
         }
-        if attached().next().is_none() {
-            return Err(Hold::NoHost);
-        }
-        let largest = strong().map(|host| host.capacity.memory.0).max();
-        let largest = largest.ok_or(Hold::TooWeak { wanted: policy.minimum_isolation })?;
-        if largest < needed {
-            return Err(Hold::TooLarge { needed, largest });
-        }
+        self.fitting_host(policy, needed)?;
         let hosts = u32::try_from(strong().count()).unwrap_or(u32::MAX);
         let slots = strong().map(Host::slots).fold(0, u32::saturating_add);
         let lacks_memory = strong().any(|host| host.free_slots(need.long) > 0);
         let reclaimed = self.reclaimed_for(tenant.id);
         Err(Hold::Busy { hosts, slots, own: tenant.usage.frames, lacks_memory, reclaimed })
+    }
+
+    /// Whether any attached host could run tasks that need so much memory, busy or not.
+    pub(crate) fn fitting_host(&self, policy: &TenantPolicy, needed: u64) -> Result<(), Hold> {
+        let attached = || self.hosts.iter().filter(|host| host.is_attached());
+        if attached().next().is_none() {
+            return Err(Hold::NoHost);
+        }
+        let strong = attached().filter(|host| host.isolation >= policy.minimum_isolation);
+        let largest = strong.map(|host| host.capacity.memory.0).max();
+        let largest = largest.ok_or(Hold::TooWeak { wanted: policy.minimum_isolation })?;
+        if largest < needed { Err(Hold::TooLarge { needed, largest }) } else { Ok(()) }
     }
 
     /// Chooses tasks of a lot, and a host. `hosts` is not empty.

@@ -123,6 +123,13 @@ pub enum Record {
         /// When.
         at: Timestamp,
     },
+    /// A job was stopped at its deadline.
+    JobExpired {
+        /// Which job.
+        job: JobId,
+        /// When.
+        at: Timestamp,
+    },
 }
 
 impl Record {
@@ -137,6 +144,7 @@ impl Record {
             | Self::JobExtended { .. }
             | Self::JobClosed { .. }
             | Self::JobCancelled { .. }
+            | Self::JobExpired { .. }
             | Self::JobReleased { .. }
             | Self::Uploaded { .. } => true,
             Self::Succeeded { .. }

@@ -2,12 +2,14 @@
 //! gone, too. Nothing else is rebuilt.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 
 use partita_types::{ArrayIndex, AttemptId, AttemptNumber, Cause, Failure, HostId, JobId, PartitionId, TaskId, Usage};
 
 use crate::Core;
 use crate::action::{Action, JobEvent};
 use crate::array::Input;
+use crate::failure::ATTEMPTS_MAX;
 use crate::job::Job;
 use crate::ranges::runs;
 use crate::record::Record;
@@ -24,7 +26,7 @@ impl Core {
                 gone.push(attempt.task);
             }
         }
-        self.rebuild_needed(gone, actions);
+        self.rebuild_needed(gone, Some(host), actions);
     }
 
     /// Inputs of `reader` that it could not have from anywhere. Returns the tasks that wrote them, if they are lost by that:
@@ -71,21 +73,21 @@ impl Core {
     /// Hosts had their time after the restart.
     pub(crate) fn give_up_unknown(&mut self, actions: &mut Vec<Action>) {
         let gone = self.unlocate_unknown();
-        self.rebuild_needed(gone, actions);
+        self.rebuild_needed(gone, None, actions);
     }
 
-    /// Rebuilds those of `gone` that unfinished tasks read.
-    pub(crate) fn rebuild_needed(&mut self, gone: Vec<TaskId>, actions: &mut Vec<Action>) {
+    /// Rebuilds those of `gone` that unfinished tasks read. `with` is the host that had them, if it is known.
+    pub(crate) fn rebuild_needed(&mut self, gone: Vec<TaskId>, with: Option<HostId>, actions: &mut Vec<Action>) {
         let needed = |task: &TaskId| {
             self.find_job(task.job)
                 .is_some_and(|job| job.is_gone(task.array.0, task.index) && job.is_needed(task.array.0, task.index))
         };
         let needed: Vec<TaskId> = gone.into_iter().filter(needed).collect();
-        self.rebuild(needed, actions);
+        self.rebuild(needed, with, actions);
     }
 
     /// Runs tasks again whose outputs are gone.
-    pub(crate) fn rebuild(&mut self, wanted: Vec<TaskId>, actions: &mut Vec<Action>) {
+    pub(crate) fn rebuild(&mut self, wanted: Vec<TaskId>, with: Option<HostId>, actions: &mut Vec<Action>) {
         if wanted.is_empty() {
             return;
         }
@@ -97,33 +99,52 @@ impl Core {
             let Some(job) = self.find_job(id) else { continue };
             let lost = job.with_lost_sources(wanted);
             let hopeless = |(array, index): &&(u32, u32)| job.is_hopeless(*array, *index);
-            let hopeless: Vec<TaskId> =
-                lost.iter().filter(hopeless).map(|(array, index)| job.task_id(*array, *index)).collect();
+            let why =
+                |(array, index): &(u32, u32)| (job.task_id(*array, *index), self.why_lost(job, *array, *index, with));
+            let hopeless: Vec<(TaskId, String)> = lost.iter().filter(hopeless).map(why).collect();
             let tasks = lost.iter().map(|(array, index)| job.task_id(*array, *index)).collect();
             self.commit(Record::Lost { tasks }, actions);
-            for task in hopeless {
-                self.fail_hopeless(task, actions);
+            for (task, why) in hopeless {
+                self.fail_hopeless(task, why, actions);
             }
         }
     }
 
-    /// What is lost with a host, and cannot be computed again.
-    fn fail_hopeless(&mut self, task: TaskId, actions: &mut Vec<Action>) {
+    /// What is lost, and cannot be computed again.
+    fn fail_hopeless(&mut self, task: TaskId, why: String, actions: &mut Vec<Action>) {
         let Some(job) = self.find_job(task.job) else { return };
         let slot = job.find_task(task.array, task.index).filter(|slot| !slot.state.is_final());
         let Some(number) = slot.and_then(|slot| AttemptNumber::from_wire(slot.attempt)) else { return };
         let attempt = AttemptId { task, number };
-        let why = if job.array(task.array.0).is_upload() {
-            "uploaded data was lost with its host; submit the job again and upload it again"
-        } else {
-            "its outputs were lost with their host, and an input of it failed to be rebuilt"
-        };
-        let failure = Failure::new(Cause::HostLost, why);
+        let failure = Failure::new(Cause::DataLost, why);
         let (usage, at) = (Usage::default(), self.now);
         self.commit(
             Record::AttemptFailed { attempt, failure, usage, last: true, at, host: None, memory: None },
             actions,
         );
+    }
+
+    /// The chain of causes of a loss: what is lost with which host, why nothing can make it again, and who needs it.
+    fn why_lost(&self, job: &Job, array: u32, index: u32, with: Option<HostId>) -> String {
+        let owner = job.array(array);
+        let name = &owner.spec.name;
+        let partition = job.partitions_of(array, index).next().map(|id| id.to_string()).unwrap_or_default();
+        let host = with.and_then(|id| self.hosts.get(id.0 as usize));
+        let how = match host {
+            Some(host) => format!("is lost with host {}", host.name),
+            None => "is at no host any more".to_owned(),
+        };
+        let why = match job.dead_source(array, index) {
+            _ if owner.is_upload() => "was uploaded by the client, who alone has it: submit the job again".to_owned(),
+            Some(source) => format!("cannot be made again, because task {source}, which its task reads, failed"),
+            None => format!("cannot be made again, because its task ran {ATTEMPTS_MAX} times"),
+        };
+        let needed = match job.readers_of(array, index).as_slice() {
+            [] => "a client asked for it".to_owned(),
+            [one] => format!("task {one} needs it"),
+            [first, rest @ ..] => format!("task {first} and {} more need it", rest.len()),
+        };
+        format!("partition {partition} of array {name:?} {how}; it {why}; {needed}")
     }
 
     /// The effect of [`Record::Lost`].
@@ -162,16 +183,55 @@ impl Job {
         task.state == State::Succeeded && task.place() == Place::Nowhere
     }
 
-    /// Whether a task cannot run again: its bytes came from a client, or something that it reads ended without outputs.
+    /// Whether a task cannot run again: its bytes came from a client, something that it reads ended without outputs, or it
+    /// ran too often.
     fn is_hopeless(&self, array: u32, index: u32) -> bool {
+        let worn_out = self.task(array, index).attempt >= ATTEMPTS_MAX;
+        self.array(array).is_upload() || worn_out || self.dead_source(array, index).is_some()
+    }
+
+    /// A task that ended without outputs, and that the given one reads.
+    fn dead_source(&self, array: u32, index: u32) -> Option<String> {
         let dead = |array: u32, index: u32| {
             let state = self.task(array, index).state;
             state.is_final() && state != State::Succeeded
         };
-        let mut gates = self.array(array).inputs.iter().filter_map(Input::gate);
-        let mut hopeless = self.array(array).is_upload() || gates.any(|source| self.array(source).counts.any_dead());
-        self.each_own_read(array, index, &mut |read| hopeless |= dead(read.array, read.index));
-        hopeless
+        let name = |array: u32, index: u32| {
+            format!("{} of array {:?}", self.task_id(array, index), self.array(array).spec.name)
+        };
+        let gates = self.array(array).inputs.iter().filter_map(Input::gate);
+        for source in gates.filter(|source| self.array(*source).counts.any_dead()) {
+            if let Some(index) = (0..self.array(source).len()).find(|index| dead(source, *index)) {
+                return Some(name(source, index));
+            }
+        }
+        let mut found = None;
+        self.each_own_read(array, index, &mut |read| {
+            if found.is_none() && dead(read.array, read.index) {
+                found = Some(name(read.array, read.index));
+            }
+        });
+        found
+    }
+
+    /// The unfinished tasks that read a task, by name.
+    fn readers_of(&self, array: u32, index: u32) -> Vec<String> {
+        let unfinished = |array: u32, index: u32| !self.task(array, index).state.is_final();
+        let mut readers = BTreeSet::new();
+        for consumer in self.gated_consumers(array) {
+            let tasks = (0..self.array(consumer).len()).filter(|index| unfinished(consumer, *index));
+            readers.extend(tasks.map(|index| (consumer, index)));
+        }
+        let _ = self.each_reader(array, index, &mut |array, index| {
+            if unfinished(array, index) {
+                readers.insert((array, index));
+            }
+            ControlFlow::Continue(())
+        });
+        let name = |(array, index): (u32, u32)| {
+            format!("{} of array {:?}", self.task_id(array, index), self.array(array).spec.name)
+        };
+        readers.into_iter().map(name).collect()
     }
 
     /// Those of `wanted` whose outputs are gone, with everything they need that is gone, too; in the order of arrays.

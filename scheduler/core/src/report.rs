@@ -103,7 +103,7 @@ impl Core {
         }
         let gone = self.take_missing(attempt.task, &failed.missing_inputs, actions);
         self.record_failure(attempt, host, clipped(failure), failed.usage, actions);
-        self.rebuild_needed(gone, actions);
+        self.rebuild_needed(gone, None, actions);
     }
 
     /// The host has nothing left of a frame: what it did not report goes back.

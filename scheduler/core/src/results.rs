@@ -81,7 +81,7 @@ impl Core {
             }
         }
         if !gone.is_empty() {
-            self.rebuild(gone, actions);
+            self.rebuild(gone, None, actions);
         }
         Ok((!located.is_empty()).then_some(Reply::Located(located)))
     }
@@ -94,8 +94,8 @@ impl Core {
                 Place::At(host) if self.hosts[host.0 as usize].is_attached() => Ok(Finding::At(host)),
                 Place::At(_) | Place::Unknown => Ok(Finding::Later),
                 Place::Nowhere if job.array(array.0).is_upload() => refuse("was uploaded, and lost with its host"),
-                Place::Nowhere if matches!(job.end, Some(JobEnd::Failed | JobEnd::Cancelled)) => {
-                    refuse("lost its outputs; nothing runs again in a job that failed or was cancelled")
+                Place::Nowhere if matches!(job.end, Some(JobEnd::Failed | JobEnd::Cancelled | JobEnd::Expired)) => {
+                    refuse("lost its outputs; nothing runs again in a job that failed or was stopped")
                 }
                 Place::Nowhere if job.wants_outputs_of(array.0) => Ok(Finding::Gone),
                 Place::Nowhere => refuse("had its outputs consumed; `keep` on its array keeps them"),

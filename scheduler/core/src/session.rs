@@ -50,7 +50,7 @@ impl Core {
         let drops = self.adopt(id, hello.inventory, actions);
         self.send_drops(id, &drops, actions);
         self.take_back_all(id, "it had not ended when its host attached again", actions);
-        self.rebuild_needed(gone, actions);
+        self.rebuild_needed(gone, Some(id), actions);
         self.ask_again(id, actions);
     }
 
@@ -200,7 +200,7 @@ impl Core {
         self.hosts[id.0 as usize].presence = Presence::Lost;
         let gone = self.unlocate_host(id);
         self.take_back_all(id, "it was lost", actions);
-        self.rebuild_needed(gone, actions);
+        self.rebuild_needed(gone, Some(id), actions);
     }
 }
 

@@ -208,7 +208,7 @@ impl Core {
             tasks.filter(move |index| job.is_gone(source, *index)).map(move |index| job.task_id(source, index))
         });
         let gone = gone.collect();
-        self.rebuild_needed(gone, actions);
+        self.rebuild_needed(gone, None, actions);
     }
 
     pub(crate) fn on_dataset_planned(

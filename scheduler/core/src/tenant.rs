@@ -76,6 +76,8 @@ pub(crate) struct Tenant {
     pub(crate) entitlement: Entitlement,
     /// Since when it has less than its guarantee, and nothing could be done.
     pub(crate) starving: Option<Starving>,
+    /// Jobs that have ended and are kept, by when they ended.
+    pub(crate) ended: BTreeSet<(Timestamp, u32)>,
 }
 
 impl Tenant {
@@ -94,6 +96,7 @@ impl Tenant {
             quarantined: BTreeMap::new(),
             entitlement: Entitlement::default(),
             starving: None,
+            ended: BTreeSet::new(),
         }
     }
 
@@ -123,6 +126,9 @@ impl Tenant {
     /// Forgets a job and the keys of its submissions.
     pub(crate) fn remove_job(&mut self, number: u32) -> Option<Box<Job>> {
         let job = self.jobs.get_mut(number.checked_sub(1)? as usize)?.take()?;
+        if let Some(at) = job.ended {
+            self.ended.remove(&(at, number));
+        }
         for key in &job.keys {
             self.keys.remove(key);
         }

@@ -1,9 +1,10 @@
-//! What happens at a point in time: retries, lost hosts, frames that do not stop, the end of waiting after a restart.
+//! What happens at a point in time: retries, lost hosts, frames that do not stop, deadlines, the end of waiting after a
+//! restart.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use partita_types::{AttemptId, FrameId, Timestamp};
+use partita_types::{AttemptId, FrameId, JobId, Timestamp};
 
 use crate::Core;
 use crate::action::Action;
@@ -26,6 +27,8 @@ pub(crate) enum Timer {
     Reap(FrameId),
     /// A tenant below its guarantee may find something to reclaim.
     LookAgain,
+    /// This job is stopped, unless it has ended.
+    Deadline(JobId),
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +103,8 @@ impl Core {
             Presence::Lost => None,
         });
         let timer = self.timers.due.first().map(|(at, _)| *at);
-        hosts.chain(timer).chain(self.timers.recovering_until()).min()
+        let others = [self.timers.recovering_until(), self.unrunnable.next(), self.next_release()];
+        hosts.chain(timer).chain(others.into_iter().flatten()).min()
     }
 
     pub(crate) fn on_ticked(&mut self, actions: &mut Vec<Action>) {
@@ -122,6 +126,7 @@ impl Core {
         while let Some(timer) = self.timers.pop(now) {
             match timer {
                 Timer::Wake(attempt) => self.wake(attempt),
+                Timer::Deadline(job) => self.expire(job, actions),
                 Timer::Reap(frame) => {
                     if let Some(slot) = self.frames.slot_of(frame) {
                         self.reap(slot, actions);
@@ -134,6 +139,8 @@ impl Core {
         if self.timers.end_recovery(now) {
             self.give_up_unknown(actions);
         }
+        self.look_for_unrunnable(actions);
+        self.release_old_jobs(actions);
     }
 
     fn wake(&mut self, attempt: AttemptId) {

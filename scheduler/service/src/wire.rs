@@ -48,6 +48,7 @@ const fn state(end: Option<JobEnd>) -> wire::JobState {
         Some(JobEnd::Succeeded) => wire::JobState::Succeeded,
         Some(JobEnd::Failed) => wire::JobState::Failed,
         Some(JobEnd::Cancelled) => wire::JobState::Cancelled,
+        Some(JobEnd::Expired) => wire::JobState::Expired,
     }
 }
 

@@ -26,7 +26,8 @@ fn the_fixture_has_every_kind_of_record() {
         Record::Lost { .. } => 9,
         Record::Uploaded { .. } => 10,
         Record::ModuleQuarantined { .. } => 11,
+        Record::JobExpired { .. } => 12,
     };
     let found: Vec<u32> = support::one_of_each().iter().map(kinds).collect();
-    assert_eq!(found, (0..12).collect::<Vec<u32>>());
+    assert_eq!(found, (0..13).collect::<Vec<u32>>());
 }

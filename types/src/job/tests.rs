@@ -13,7 +13,7 @@ fn array(name: &str, inputs: Vec<Edge>) -> ArraySpec {
 }
 
 fn job(arrays: Vec<ArraySpec>) -> JobSpec {
-    JobSpec { name: "job".into(), arrays, open: false }
+    JobSpec { name: "job".into(), arrays, open: false, deadline: None }
 }
 
 #[test]

@@ -99,8 +99,9 @@ fn a_result_at_a_detached_host_is_waited_for() {
     assert!(matches!(cluster.answer(request), Some(Reply::Located(_))));
 }
 
+/// B29
 #[test]
-fn lost_uploads_fail_the_job_because_nobody_can_compute_them() {
+fn a_lost_upload_fails_its_job_with_the_chain_of_causes_and_nothing_that_needs_it_runs() {
     let mut cluster = cluster();
     let spec = job()
         .with(array("data").tasks(1).upload())
@@ -118,7 +119,12 @@ fn lost_uploads_fail_the_job_because_nobody_can_compute_them() {
     cluster.say("one", partita_core::HostMessage::Lost(vec![partition]));
     let view = cluster.job(id);
     assert_eq!(view.end, Some(JobEnd::Failed));
-    assert!(view.failure.unwrap().2.message.contains("uploaded data was lost"));
+    let (lost, _, failure) = view.failure.unwrap();
+    assert_eq!((lost, failure.cause), (task, partita_types::Cause::DataLost));
+    let chain = [partition.to_string(), "host one".to_owned(), "uploaded by the client".to_owned()];
+    assert!(chain.iter().all(|part| failure.message.contains(part)), "{}", failure.message);
+    assert!(failure.message.contains("of array \"b\" needs it"), "{}", failure.message);
+    assert_eq!((cluster.counts(id, 2).aborted, cluster.tasks_at("one").len()), (1, 0));
 }
 
 #[test]

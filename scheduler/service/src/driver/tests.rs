@@ -58,7 +58,7 @@ impl Scheduler {
             outputs: 1,
             options: ArrayOptions::default(),
         };
-        let spec = JobSpec { name: "job".to_owned(), arrays: vec![array], open: false };
+        let spec = JobSpec { name: "job".to_owned(), arrays: vec![array], open: false, deadline: None };
         let submit = Request::Submit { tenant: TenantId(0), key: IdempotencyKey([key; 16]), spec };
         self.handle.request(submit, LIMIT).await
     }

@@ -32,7 +32,7 @@ fn work(module: &[u8], tasks: u32) -> ArraySpec {
 }
 
 fn submission(arrays: Vec<ArraySpec>, key: u8) -> SubmitRequest {
-    let job = JobSpec { name: "job".to_owned(), arrays, open: false };
+    let job = JobSpec { name: "job".to_owned(), arrays, open: false, deadline_ms: None };
     SubmitRequest { job: Some(job), idempotency_key: vec![key; 16].into() }
 }
 

@@ -96,7 +96,12 @@ fn accepted() -> Vec<Record> {
         functions: vec![function],
     };
     let key = IdempotencyKey([1; 16]);
-    let spec = JobSpec { name: "identifiers".to_owned(), arrays: arrays(), open: true };
+    let spec = JobSpec {
+        name: "identifiers".to_owned(),
+        arrays: arrays(),
+        open: true,
+        deadline: Some(Duration::from_secs(90)),
+    };
     vec![
         Record::TenantAdded { id: TenantId(3), name: TenantName::new("analytics").unwrap() },
         Record::ModuleAdded { tenant: TenantId(3), info: module, at: at(0) },
@@ -144,6 +149,7 @@ fn ended() -> Vec<Record> {
             reason: "it crashed".to_owned(),
             at: at(7),
         },
+        Record::JobExpired { job: JOB, at: at(8) },
     ]
 }
 
