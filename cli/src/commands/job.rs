@@ -120,7 +120,11 @@ pub(crate) async fn run(app: &App, arguments: Arguments) -> anyhow::Result<Outco
         JobCommand::Explain { job, array, task } => {
             let explanations = client.explain(job, array.zip(task)).await?;
             let status = client.job(job).status().await?;
-            app.output.list(&explanations, |list| explained(list, &status))?;
+            if explanations.is_empty() && !app.output.json {
+                app.output.line(&format!("nothing of job {job} waits; it is {}", status.state))?;
+            } else {
+                app.output.list(&explanations, |list| explained(list, &status))?;
+            }
         }
         JobCommand::Log { job, array, task } => log::print(app, &client, job, array.as_deref(), task).await?,
         JobCommand::Release { job } => {
