@@ -91,6 +91,8 @@ impl Alone {
             isolation: Isolation::Full,
             address: "127.0.0.1:1".to_owned(),
             inventory: Vec::new(),
+            held: Vec::new(),
+            ended: partita_types::Report::default(),
         }));
         alone.add_module()?;
         Ok(alone)

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use partita_core::{
-    Action, Core, Event, HostCommand, HostMessage, IdempotencyKey, JobEvent, JobView, Record, Refusal, Reply, Request,
-    RequestId, TaskCounts, TenantView,
+    Action, Core, Event, HOST_TIMEOUT, HostCommand, HostMessage, IdempotencyKey, JobEvent, JobView, Record, Refusal,
+    Reply, Request, RequestId, TaskCounts, TenantView,
 };
 use partita_policy::TenantPolicy;
 use partita_types::{
@@ -89,6 +89,8 @@ impl Cluster {
             self.connected.remove(&id);
             let host = self.hosts.remove("inspector").unwrap();
             self.apply(Event::HostDetached { host: id, incarnation: host.incarnation });
+            // It is lost for good, so that nobody waits for it after a restart.
+            self.advance(HOST_TIMEOUT);
         }
         tenant
     }
@@ -119,9 +121,11 @@ impl Cluster {
         self.attach(&name);
     }
 
-    /// Opens a session of a host, with what it stores.
+    /// Opens a session of a host, with what it stores, what it goes on with, and what nobody heard.
     pub fn attach(&mut self, name: &str) {
-        let hello = self.hosts.get_mut(name).unwrap().hello();
+        let model = self.hosts.get_mut(name).unwrap();
+        let hello = model.hello();
+        model.unheard = Report::default();
         let host_name = hello.name.clone();
         self.apply_only(Event::HostAttached(hello));
         let id = self.core.host(&host_name).unwrap();
@@ -345,6 +349,18 @@ impl Cluster {
     /// What a host reports if runs succeed.
     pub fn success(&mut self, name: &str, runs: &[Run]) -> Report {
         self.hosts.get_mut(name).unwrap().succeed(runs)
+    }
+
+    /// Ends runs at a host with success, while nobody listens.
+    pub fn succeed_unheard(&mut self, name: &str, runs: &[Run]) {
+        let report = self.success(name, runs);
+        self.model(name).unheard.succeeded.extend(report.succeeded);
+    }
+
+    /// Ends a run at a host with failure, while nobody listens.
+    pub fn fail_unheard(&mut self, name: &str, run: &Run, cause: Cause) {
+        let report = self.hosts[name].fail(run, cause, Vec::new());
+        self.model(name).unheard.failed.extend(report.failed);
     }
 
     /// Ends runs at a host with success.

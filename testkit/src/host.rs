@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use partita_core::{HostCommand, HostHello, HostMessage};
 use partita_types::{
     ArrayHeader, ArrayIndex, AttemptId, ByteSize, Cause, ContentHash, CpuTime, DatasetName, DatasetPlan, FailedAttempt,
-    Failure, Frame, FrameId, FunctionInfo, HostCapacity, HostName, Incarnation, InputGroup, Isolation, JobId,
-    OutputInfo, PartitionId, Report, StoredPartition, SucceededBatch, Usage,
+    Failure, Frame, FrameId, FunctionInfo, HeldFrame, HostCapacity, HostName, Incarnation, InputGroup, Isolation,
+    JobId, OutputInfo, PartitionId, Report, StoredPartition, SucceededBatch, Usage,
 };
 
 use crate::reference::Digest;
@@ -26,8 +26,12 @@ pub struct HostModel {
     pub store: BTreeMap<PartitionId, OutputInfo>,
     /// What it was given and has not ended, in the order in which it came.
     pub frames: VecDeque<Frame>,
-    /// What it was told of arrays in this session.
+    /// What it was told of arrays.
     pub headers: BTreeMap<(JobId, ArrayIndex), ArrayHeader>,
+    /// Of which arrays it was told in this session.
+    pub told: BTreeSet<(JobId, ArrayIndex)>,
+    /// Ends that were never acknowledged, for the next hello.
+    pub unheard: Report,
     /// Attempts that it was told to stop.
     pub cancelled: BTreeSet<AttemptId>,
     /// How it answers when it inspects a module.
@@ -80,6 +84,8 @@ impl HostModel {
             store: BTreeMap::new(),
             frames: VecDeque::new(),
             headers: BTreeMap::new(),
+            told: BTreeSet::new(),
+            unheard: Report::default(),
             cancelled: BTreeSet::new(),
             functions: Ok(vec![function("work", None, None), function("pair", Some(2), Some(1))]),
             datasets: BTreeMap::new(),
@@ -91,12 +97,13 @@ impl HostModel {
         }
     }
 
-    /// Begins a session: what ran is killed, what is stored is told.
+    /// Begins a session: tells what is stored, what it goes on with, and what nobody has heard.
     pub fn hello(&mut self) -> HostHello {
-        self.frames.clear();
-        self.headers.clear();
-        self.cancelled.clear();
-        self.told_to_stop.clear();
+        self.told.clear();
+        let mut held: Vec<HeldFrame> = self.frames.iter().map(|frame| self.held(frame)).collect();
+        held.retain(|frame| !frame.indexes.is_empty());
+        let mut ended = self.unheard.clone();
+        (ended.finished_frames, ended.started) = (Vec::new(), Vec::new());
         HostHello {
             name: self.name.clone(),
             incarnation: self.incarnation,
@@ -104,13 +111,28 @@ impl HostModel {
             isolation: self.isolation,
             address: format!("{}:7", self.name),
             inventory: self.store.iter().map(|(id, info)| StoredPartition { id: *id, info: *info }).collect(),
+            held,
+            ended,
         }
+    }
+
+    /// What is left of a frame, apart from what was cancelled.
+    #[must_use]
+    pub fn held(&self, frame: &Frame) -> HeldFrame {
+        let open = (0..frame.indexes.len()).filter(|at| !self.cancelled.contains(&frame.attempt(*at).unwrap()));
+        let (indexes, attempts) = open.map(|at| (frame.indexes[at], frame.attempts[at])).unzip();
+        HeldFrame { id: frame.id, job: frame.job, array: frame.array, indexes, attempts }
     }
 
     /// Starts anew with nothing.
     pub fn restart(&mut self) {
         self.incarnation.0 += 1;
         self.store.clear();
+        self.frames.clear();
+        self.headers.clear();
+        self.cancelled.clear();
+        self.told_to_stop.clear();
+        self.unheard = Report::default();
     }
 
     /// Does what it is told; returns what it says to that.
@@ -122,6 +144,7 @@ impl HostModel {
             HostCommand::Welcome { .. } => Vec::new(),
             HostCommand::Assign { arrays, frames } => {
                 for header in arrays {
+                    self.told.insert((header.job, header.array));
                     self.headers.insert((header.job, header.array), header);
                 }
                 for frame in frames {
@@ -168,7 +191,9 @@ impl HostModel {
     }
 
     fn check_frame(&self, frame: &Frame) {
-        let header = &self.headers.get(&(frame.job, frame.array)).expect("the header comes before the frame");
+        let key = (frame.job, frame.array);
+        assert!(self.told.contains(&key), "the header comes before the frame, in every session");
+        let header = &self.headers[&key];
         let groups = |wanted: &InputGroup| header.inputs.iter().filter(|group| *group == wanted).count();
         let tasks = frame.indexes.len();
         assert!(tasks > 0 && frame.attempts.len() == tasks, "{frame:?}");

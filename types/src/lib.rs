@@ -25,7 +25,7 @@ pub use log::{AttemptLog, LogLevel, LogLine};
 pub use outcome::{Cause, Failure, OutputInfo, Usage};
 pub use resources::{HostCapacity, Isolation, LimitRequest, TaskLimits};
 pub use session::{
-    ArrayHeader, DatasetGrant, DatasetPlan, FailedAttempt, Frame, HostTenant, InputGroup, InputPartition, Report,
-    Source, StoredPartition, SucceededBatch, Welcome,
+    ArrayHeader, DatasetGrant, DatasetPlan, FailedAttempt, Frame, HeldFrame, HostTenant, InputGroup, InputPartition,
+    Report, Source, StoredPartition, SucceededBatch, Welcome,
 };
 pub use unit::{ByteSize, CpuTime, MilliCpu, ParseUnitError, Timestamp, format_duration, parse_duration};

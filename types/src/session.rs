@@ -133,6 +133,21 @@ pub struct Source {
     pub ticket: Vec<u8>,
 }
 
+/// A frame that a host has, as it tells when it opens a session: the attempts of it that have not ended there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldFrame {
+    /// Its name.
+    pub id: FrameId,
+    /// The job.
+    pub job: JobId,
+    /// The array.
+    pub array: ArrayIndex,
+    /// The tasks.
+    pub indexes: Vec<u32>,
+    /// The attempt of each task.
+    pub attempts: Vec<AttemptNumber>,
+}
+
 /// Attempts that ended on a host.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Report {

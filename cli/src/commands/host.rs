@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 use partita_client::{HostStatus, Token};
 use partita_host::HostConfig;
 use partita_sandbox::Program;
-use partita_types::{ByteSize, HostName};
+use partita_types::{ByteSize, HostName, parse_duration};
 use serde_json::json;
 
 use crate::app::App;
@@ -75,6 +75,9 @@ pub(crate) struct Process {
     /// Memory for stored partitions [default: a quarter of the machine's].
     #[arg(long, value_name = "SIZE")]
     partitions: Option<ByteSize>,
+    /// For how long to go on with what was given out while the scheduler is away [default: 10 min].
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    away: Option<Duration>,
     /// What to log to standard error [default: $PARTITA_LOG, or info].
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
@@ -154,6 +157,7 @@ fn config(process: Process) -> anyhow::Result<HostConfig> {
     config.cores = process.cores.unwrap_or(config.cores);
     config.memory = process.memory.unwrap_or(config.memory);
     config.partitions = process.partitions.unwrap_or(config.partitions);
+    config.away = process.away.unwrap_or(config.away);
     Ok(config)
 }
 

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use partita_identity::token::Token;
 use partita_sandbox::Program;
@@ -13,6 +14,9 @@ const MAX_CORES: u32 = 1024;
 const MIN_MEMORY: ByteSize = ByteSize::mib(16);
 /// Least memory for partitions: one chunk of every transfer has to fit.
 const MIN_PARTITIONS: ByteSize = ByteSize::mib(1);
+
+/// How long the scheduler may be away: time enough to start it on another machine.
+const AWAY: Duration = Duration::from_secs(600);
 
 /// Configuration of a host process.
 #[derive(Debug, Clone)]
@@ -39,6 +43,9 @@ pub struct HostConfig {
     pub partitions: ByteSize,
     /// How helper processes are started.
     pub program: Program,
+    /// For how long the host goes on with what it was given while the scheduler is away. After that it stops what runs,
+    /// and forgets ends that nobody acknowledged; partitions are kept.
+    pub away: Duration,
 }
 
 /// What is wrong with a configuration: every fault that was found.
@@ -67,6 +74,7 @@ impl HostConfig {
             memory: ByteSize(total.0 / 2),
             partitions: ByteSize(total.0 / 4),
             program,
+            away: AWAY,
         }
     }
 

@@ -4,12 +4,13 @@
 //! than what a thread of its own with two channels would cost; [`partita_host_logic`] decides, this file only tells others.
 
 use std::collections::HashMap;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use partita_host_logic::{AdmitError, Cancelled, Job, Logic, Offer, Prepared, Returned, Taken, WorkId};
 use partita_sandbox::RunControl;
-use partita_types::{AttemptId, ByteSize, CpuTime, FrameId, HostTenant, Timestamp};
+use partita_types::{AttemptId, ByteSize, CpuTime, FrameId, HeldFrame, HostTenant, Timestamp};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
@@ -24,6 +25,8 @@ struct Run {
     /// Positions of the frame, in the order of the batch.
     positions: Vec<usize>,
     attempts: Vec<AttemptId>,
+    /// How many of them have ended and were handed on, from the front.
+    ended: Arc<AtomicUsize>,
     /// What ran when we last looked, and whether it was told.
     seen: Option<(usize, bool)>,
 }
@@ -137,11 +140,24 @@ impl<P> Engine<P> {
         }
     }
 
-    /// A lane begins to run a batch; from now on its attempts can be cancelled.
-    pub(crate) fn running(&self, work: WorkId, control: &RunControl, positions: &[usize], attempts: &[AttemptId]) {
+    /// A lane begins to run a batch; from now on its attempts can be cancelled. It counts the ends that it handed on in
+    /// what is returned.
+    pub(crate) fn running(
+        &self,
+        work: WorkId,
+        control: &RunControl,
+        positions: &[usize],
+        attempts: &[AttemptId],
+    ) -> Arc<AtomicUsize> {
+        let ended = Arc::new(AtomicUsize::new(0));
         let mut state = self.state();
-        let run =
-            Run { control: control.clone(), positions: positions.to_vec(), attempts: attempts.to_vec(), seen: None };
+        let run = Run {
+            control: control.clone(),
+            positions: positions.to_vec(),
+            attempts: attempts.to_vec(),
+            ended: Arc::clone(&ended),
+            seen: None,
+        };
         if state.held {
             control.cancel_all();
         }
@@ -150,6 +166,14 @@ impl<P> Engine<P> {
             cancel_position(&run, position);
         }
         state.runs.insert(work, run);
+        ended
+    }
+
+    /// The frames that are here, each with its attempts that have not ended. An attempt that ends while this is called is
+    /// either among them or was handed on before.
+    pub(crate) fn held(&self) -> Vec<HeldFrame> {
+        let state = self.state();
+        state.logic.held(|work| state.runs.get(&work).map_or(0, |run| run.ended.load(Ordering::Acquire)))
     }
 
     /// See [`Logic::give_back`].

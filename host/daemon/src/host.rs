@@ -1,7 +1,6 @@
 //! What the parts of one host share.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use partita_identity::ticket::TicketKey;
@@ -27,6 +26,8 @@ use crate::store::Store;
 use crate::sync::lock;
 use crate::uplink::Uplink;
 
+/// Ticket keys that a host knows: the current one, and those of schedulers before that, whose frames it goes on with.
+const TICKET_KEYS: usize = 4;
 /// One permit of [`Host::inputs`] is so many bytes.
 const PERMIT: u64 = 4096;
 
@@ -46,13 +47,11 @@ pub(crate) struct Host {
     pub(crate) datasets: Arc<Datasets>,
     pub(crate) uplink: Uplink,
     pub(crate) counters: Arc<Counters>,
-    /// Key of the tickets for this host; the scheduler tells it with each welcome.
-    pub(crate) ticket_key: Mutex<Option<TicketKey>>,
+    ticket_keys: Mutex<VecDeque<TicketKey>>,
     tenants: Mutex<BTreeMap<TenantId, HostTenant>>,
     /// Memory for inputs that are fetched or read for frames, in permits.
     inputs: Arc<Semaphore>,
     input_permits: u32,
-    reports: AtomicU64,
     /// Everything that runs beside the session.
     pub(crate) tasks: TaskTracker,
     pub(crate) stopping: CancellationToken,
@@ -91,15 +90,27 @@ impl Host {
             datasets: Arc::default(),
             uplink,
             counters,
-            ticket_key: Mutex::default(),
+            ticket_keys: Mutex::default(),
             tenants: Mutex::default(),
             inputs: Arc::new(Semaphore::new(usize::try_from(input_permits).unwrap_or(usize::MAX >> 3))),
             input_permits,
-            reports: AtomicU64::new(0),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
             config,
         })
+    }
+
+    /// Takes over the key of the tickets for this host, which the scheduler tells with each welcome.
+    pub(crate) fn set_ticket_key(&self, key: TicketKey) {
+        let mut keys = lock(&self.ticket_keys);
+        keys.retain(|known| known.0 != key.0);
+        keys.push_front(key);
+        keys.truncate(TICKET_KEYS);
+    }
+
+    /// The keys that a ticket for this host may be made with, the current one first.
+    pub(crate) fn ticket_keys(&self) -> Vec<TicketKey> {
+        lock(&self.ticket_keys).iter().cloned().collect()
     }
 
     /// Takes over what the scheduler says about tenants.
@@ -118,11 +129,6 @@ impl Host {
     pub(crate) async fn reserve_inputs(&self, size: ByteSize) -> Option<tokio::sync::OwnedSemaphorePermit> {
         let permits = u32::try_from(size.0.div_ceil(PERMIT)).unwrap_or(u32::MAX).min(self.input_permits);
         Arc::clone(&self.inputs).acquire_many_owned(permits).await.ok()
-    }
-
-    /// The number of the next report, from 1.
-    pub(crate) fn next_report(&self) -> u64 {
-        self.reports.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Reports a failed attempt.

@@ -5,6 +5,7 @@
 //! the frame goes back to the queue and is taken up again without blame.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 use partita_host_logic::{Job, Returned};
@@ -152,14 +153,17 @@ impl<'a> Turn<'a> {
             Ok(found) => found,
             Err(fault) => return self.setback(&fault),
         };
-        self.host.engine.running(self.job.work, &control, &runnable.positions, &runnable.ids);
+        let handed_on = self.host.engine.running(self.job.work, &control, &runnable.positions, &runnable.ids);
         let Runnable { batch, ids, moved, .. } = &mut *self.job.payload;
         let (host, cpu) = (self.host, &mut self.cpu);
         let mut on_end = |end: AttemptEnd| {
             *cpu = cpu.saturating_add(end.usage.cpu);
             if let Some(id) = ids.get(end.position) {
                 let when = if end.position + 1 == ids.len() { Tell::WithNext } else { Tell::Now };
+                let position = end.position;
                 ended(host, *id, end, moved, when);
+                // Behind the report of it, so that it is never in neither.
+                handed_on.store(position + 1, Ordering::Release);
             }
         };
         match executor.run(batch, &control, &mut on_end) {

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use partita_identity::serve::Peer;
-use partita_identity::ticket::{self, TicketKey};
+use partita_identity::ticket;
 use partita_protocol::peer::partitions_server::{Partitions, PartitionsServer};
 use partita_protocol::peer::{FetchChunk, FetchPiece, FetchRequest};
 use partita_types::PartitionId;
@@ -18,7 +18,6 @@ use tonic::{Request, Response, Status};
 use crate::error;
 use crate::host::Host;
 use crate::pieces::{Piece, Pieces};
-use crate::sync::lock;
 
 /// Largest request: a ticket of 2 MiB and as many partitions as it can name.
 const MAX_REQUEST: usize = 16 << 20;
@@ -39,9 +38,14 @@ impl PeerService {
         let caller = peer.and_then(|peer| peer.host.as_ref()).ok_or("the caller has no host certificate")?;
         let wanted = request.partitions.as_ref().map(|list| list.ids()).transpose();
         let wanted = wanted.map_err(|fault| fault.to_string())?.unwrap_or_default();
-        let key: TicketKey = lock(&self.host.ticket_key).clone().ok_or("this host is not attached yet")?;
-        let claims = ticket::open(&key, &request.ticket, partita_identity::now());
-        let claims = claims.map_err(|fault| error::chain(&fault))?;
+        let mut claims = Err("this host is not attached yet".to_owned());
+        for key in self.host.ticket_keys() {
+            claims = ticket::open(&key, &request.ticket, partita_identity::now()).map_err(|fault| error::chain(&fault));
+            if claims.is_ok() {
+                break;
+            }
+        }
+        let claims = claims?;
         claims.check(caller, &wanted).map_err(|fault| error::chain(&fault))?;
         Ok(wanted)
     }

@@ -2,11 +2,13 @@
 //!
 //! Lanes add one end at a time; the session takes everything that gathered at once. So while the host is idle a single
 //! end leaves at once, and under load thousands share a message. If the session does not take (the scheduler is away or
-//! slow), lanes stop before their next frame: results wait on lanes, not in an ever longer list.
+//! slow), lanes stop before their next frame: results wait on lanes, not in an ever longer list. What was taken is kept
+//! until the scheduler has acknowledged it, and counts as waiting.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard};
 
+use partita_host_logic::ledger::{Ledger, batch_weight, failure_weight};
 use partita_types::{
     ArrayIndex, AttemptId, ByteSize, FailedAttempt, FrameId, JobId, OutputInfo, Report, SucceededBatch, Timestamp,
     Usage,
@@ -15,7 +17,7 @@ use tokio::sync::Notify;
 
 use crate::sync::lock;
 
-/// Ends and outputs that may wait before lanes stop. At about 50 bytes each this is a few MiB.
+/// Ends and outputs that may wait or be unacknowledged before lanes stop. At about 50 bytes each this is a few MiB.
 const MAX_WAITING: usize = 131_072;
 /// Ends and outputs of one report, about: it has to fit into a message.
 const MAX_REPORT: usize = 16_384;
@@ -54,10 +56,8 @@ struct Waiting {
     /// Whoever waits for a report was woken for what is here.
     told: bool,
     closed: bool,
-}
-
-fn weight(batch: &SucceededBatch) -> usize {
-    batch.indexes.len() + batch.outputs.len()
+    /// What was taken and not acknowledged.
+    ledger: Ledger,
 }
 
 impl Waiting {
@@ -70,7 +70,8 @@ impl Waiting {
         let next = self.left + self.succeeded.len() as u64;
         let place = self.open.get(&(job, array)).and_then(|number| number.checked_sub(self.left));
         let place = place.and_then(|place| usize::try_from(place).ok());
-        let place = match place.filter(|place| self.succeeded.get(*place).is_some_and(|b| weight(b) < MAX_REPORT)) {
+        let place = match place.filter(|place| self.succeeded.get(*place).is_some_and(|b| batch_weight(b) < MAX_REPORT))
+        {
             Some(place) => place,
             None => {
                 self.open.insert((job, array), next);
@@ -81,20 +82,21 @@ impl Waiting {
         self.succeeded.get_mut(place)
     }
 
-    /// What fits into one report, oldest first.
-    fn take(&mut self) -> Report {
+    /// What fits into one report, oldest first, with its number. Its ends are kept.
+    fn take(&mut self) -> (u64, Report) {
         self.told = false;
         let mut report = Report::default();
         let mut taken = 0;
         while taken < MAX_REPORT {
             let Some(batch) = self.succeeded.pop_front() else { break };
             self.left += 1;
-            taken += weight(&batch);
+            taken += batch_weight(&batch);
             report.succeeded.push(batch);
         }
         let failures = self.failed.len().min(MAX_FAILURES);
         report.failed.extend(self.failed.drain(..failures));
-        self.weight = self.weight.saturating_sub(taken + failures);
+        taken += report.failed.iter().map(failure_weight).sum::<usize>();
+        self.weight = self.weight.saturating_sub(taken);
         // Frames are finished after all their ends, so those wait until everything else has left.
         if self.succeeded.is_empty() && self.failed.is_empty() {
             self.open.clear();
@@ -102,7 +104,7 @@ impl Waiting {
             report.finished_frames = std::mem::take(&mut self.finished);
             report.started = std::mem::take(&mut self.started);
         }
-        report
+        (self.ledger.keep(&report), report)
     }
 }
 
@@ -173,8 +175,8 @@ impl Collector {
     /// An attempt failed.
     pub(crate) fn failed(&self, failed: FailedAttempt) {
         self.add(Tell::Now, |waiting| {
+            waiting.weight += failure_weight(&failed);
             waiting.failed.push_back(failed);
-            waiting.weight += 1;
         });
     }
 
@@ -192,16 +194,16 @@ impl Collector {
 
     /// Blocks a lane while too many ends wait. Returns at once after [`close`](Self::close).
     pub(crate) fn wait_for_room(&self) {
-        let full = |waiting: &mut Waiting| waiting.weight >= MAX_WAITING && !waiting.closed;
+        let full = |waiting: &mut Waiting| waiting.weight + waiting.ledger.weight() >= MAX_WAITING && !waiting.closed;
         let waiting = self.room.wait_while(self.waiting(), full);
         drop(waiting);
     }
 
-    /// What waits, as soon as there is something: as much as fits into one report.
+    /// What waits, as soon as there is something: as much as fits into one report, and its number.
     ///
     /// # Cancel safety
     /// Nothing is taken if the future is dropped before it is ready.
-    pub(crate) async fn take(&self) -> Report {
+    pub(crate) async fn take(&self) -> (u64, Report) {
         loop {
             if let Some(report) = self.take_now() {
                 return report;
@@ -210,20 +212,36 @@ impl Collector {
         }
     }
 
-    fn take_now(&self) -> Option<Report> {
+    fn take_now(&self) -> Option<(u64, Report)> {
         let mut waiting = self.waiting();
-        if waiting.is_empty() {
-            return None;
-        }
-        let report = waiting.take();
-        drop(waiting);
-        self.room.notify_all();
-        Some(report)
+        (!waiting.is_empty()).then(|| waiting.take())
     }
 
-    /// Forgets everything: a new session begins, and its inventory says what is here.
+    /// The scheduler has written down every report up to this number.
+    pub(crate) fn acknowledged(&self, number: u64) {
+        self.waiting().ledger.acknowledge(number);
+        self.room.notify_all();
+    }
+
+    /// Every end that the scheduler has not acknowledged, for a new session, and the number of the last report. Nothing
+    /// waits afterwards.
+    pub(crate) fn unacknowledged(&self) -> (u64, Report) {
+        let mut waiting = self.waiting();
+        while !waiting.is_empty() {
+            waiting.take();
+        }
+        waiting.ledger.unacknowledged()
+    }
+
+    /// Forgets everything: the scheduler was away for too long.
     pub(crate) fn clear(&self) {
-        while self.take_now().is_some() {}
+        let mut waiting = self.waiting();
+        while !waiting.is_empty() {
+            waiting.take();
+        }
+        waiting.ledger.clear();
+        drop(waiting);
+        self.room.notify_all();
     }
 
     /// Lets every lane go: the host stops.
@@ -261,7 +279,8 @@ mod tests {
 
     impl Collector {
         fn weight(&self) -> usize {
-            self.waiting().weight
+            let waiting = self.waiting();
+            waiting.weight + waiting.ledger.weight()
         }
     }
 
@@ -277,7 +296,7 @@ mod tests {
         collector.succeeded(attempt(1, 7), &[info(3)], Usage::default(), Moved::default(), Tell::Now);
         collector.succeeded(attempt(0, 6), &[info(4), info(5)], Usage::default(), Moved::default(), Tell::Now);
         collector.finished(FrameId(9));
-        let report = collector.take().await;
+        let (_, report) = collector.take().await;
         let columns: Vec<_> =
             report.succeeded.iter().map(|batch| (batch.indexes.clone(), batch.outputs.len())).collect();
         assert_eq!(columns, [(vec![5, 6], 4), (vec![7], 1)]);
@@ -295,7 +314,7 @@ mod tests {
         collector.finished(FrameId(9));
         let mut reports = Vec::new();
         while reports.last().is_none_or(|report: &Report| report.finished_frames.is_empty()) {
-            reports.push(collector.take().await);
+            reports.push(collector.take().await.1);
         }
         let ends: Vec<usize> = reports.iter().map(|report| report.succeeded[0].indexes.len()).collect();
         assert_eq!(ends, [17, 17, 6]);
@@ -311,7 +330,7 @@ mod tests {
         let failure = Failure::new(Cause::Trap, "unreachable");
         let missing_inputs = Vec::new();
         collector.failed(FailedAttempt { attempt: attempt(0, 0), failure, usage: Usage::default(), missing_inputs });
-        assert_eq!(waiting.await.unwrap().failed.len(), 1);
+        assert_eq!(waiting.await.unwrap().1.failed.len(), 1);
     }
 
     #[tokio::test]
@@ -322,7 +341,7 @@ mod tests {
         collector.succeeded(attempt(0, 1), &[], Usage::default(), Moved::default(), Tell::WithNext);
         assert!(!collector.waiting().told);
         collector.finished(FrameId(1));
-        let report = collector.take().await;
+        let (_, report) = collector.take().await;
         assert_eq!((report.succeeded.len(), report.finished_frames.len()), (1, 1));
     }
 
@@ -337,29 +356,50 @@ mod tests {
         assert!(!pace.gathers(1, at(2_100_000)), "a pause did not end the gathering");
     }
 
+    /// B39: while nobody takes what ended, running tasks go on, queued ones wait, and they go on when there is room again.
     #[test]
-    fn lanes_stop_when_nobody_takes_and_go_on_after_a_clear() {
+    fn lanes_stop_while_too_many_ends_are_not_acknowledged_and_go_on_afterwards() {
         let outputs = vec![info(1); 1023];
-        for round in 0..64 {
-            let collector = Arc::new(Collector::default());
-            while collector.weight() < MAX_WAITING {
-                collector.succeeded(attempt(0, round), &outputs, Usage::default(), Moved::default(), Tell::Now);
-            }
-            let (began, begins) = std::sync::mpsc::sync_channel(1);
-            let lane = std::thread::spawn({
-                let collector = Arc::clone(&collector);
-                move || {
-                    began.send(()).unwrap();
-                    collector.wait_for_room();
-                    collector.weight()
-                }
-            });
-            begins.recv().unwrap();
-            // A clear takes report by report, so a lane may go on before the last of them is gone, but never before
-            // the first.
-            collector.clear();
-            assert!(lane.join().unwrap() < MAX_WAITING, "the lane went on although the report was full");
+        let collector = Arc::new(Collector::default());
+        while collector.weight() < MAX_WAITING {
+            collector.succeeded(attempt(0, 0), &outputs, Usage::default(), Moved::default(), Tell::Now);
         }
+        let (began, begins) = std::sync::mpsc::sync_channel(1);
+        let lane = std::thread::spawn({
+            let collector = Arc::clone(&collector);
+            move || {
+                began.send(()).unwrap();
+                collector.wait_for_room();
+                collector.weight()
+            }
+        });
+        begins.recv().unwrap();
+        let (mut last, mut taken) = (0, 0);
+        while let Some((number, report)) = collector.take_now() {
+            (last, taken) = (number, taken + report.succeeded.iter().map(batch_weight).sum::<usize>());
+        }
+        assert_eq!(collector.weight(), taken, "what was taken counts until it is acknowledged");
+        collector.acknowledged(last);
+        assert_eq!(lane.join().unwrap(), 0, "the lane went on before there was room");
+    }
+
+    #[test]
+    fn a_new_session_begins_with_every_end_that_was_not_acknowledged() {
+        let collector = Collector::default();
+        let end = |index| collector.succeeded(attempt(0, index), &[], Usage::default(), Moved::default(), Tell::Now);
+        end(0);
+        let first = collector.take_now().unwrap().0;
+        end(1);
+        collector.take_now().unwrap();
+        end(2);
+        collector.acknowledged(first);
+        let (last, report) = collector.unacknowledged();
+        let indexes: Vec<u32> = report.succeeded.iter().flat_map(|batch| batch.indexes.clone()).collect();
+        assert_eq!((last, indexes), (3, vec![1, 2]));
+        assert!(collector.take_now().is_none(), "what a hello says is not reported as well");
+        assert_eq!(collector.unacknowledged().1.succeeded.len(), 2, "a hello that nobody heard is repeated");
+        collector.acknowledged(last);
+        assert_eq!(collector.unacknowledged().1, Report::default());
     }
 
     #[test]

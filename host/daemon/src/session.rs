@@ -1,21 +1,24 @@
 //! The session with the scheduler: one stream, batched both ways, opened again whenever it ends.
 //!
-//! While the scheduler is away, lanes finish what they run and the store keeps what it has. When the host attaches
-//! (again), it first drops every frame and kills what still runs: the scheduler gives it out again, and knows from the
-//! inventory what is here. So nothing that an earlier session asked for can be reported into a later one.
+//! While the scheduler is away, the host goes on with the frames that it has, for as long as it is configured to, and
+//! keeps what they write and how they ended. When it attaches again, its hello says all that: what it stores, what it
+//! goes on with, and every end that was never acknowledged. The scheduler takes over what is current, and has it stop
+//! and drop the rest.
 
 mod orders;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use partita_host_logic::ledger;
 use partita_identity::random;
 use partita_identity::ticket::TicketKey;
 use partita_protocol::DecodeError;
 use partita_protocol::host::host_message::Message as ToScheduler;
 use partita_protocol::host::scheduler_message::Message as FromScheduler;
 use partita_protocol::host::{FrameReport, Heartbeat, Hello, HostMessage, PartitionList, SchedulerMessage};
-use partita_types::Welcome;
+use partita_types::{AttemptId, HeldFrame, TaskId, Welcome, format_duration};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
@@ -37,8 +40,9 @@ const GATHER: Duration = Duration::from_millis(1);
 const LOOK: Duration = Duration::from_millis(250);
 /// Shortest and longest time between heartbeats, whatever the scheduler says.
 const HEARTBEAT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(60));
-/// First and longest wait before the session is opened again.
-const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// First and longest wait before the session is opened again. A scheduler that was restarted waits some seconds for
+/// its hosts, so they must not try too seldom.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
@@ -62,13 +66,26 @@ enum SessionError {
 /// Keeps a session open until the host stops. `attached` tells whether there is one.
 pub(crate) async fn keep(host: Arc<Host>, attached: watch::Sender<bool>) {
     let mut wait = RETRY.0;
+    // Since when there is no scheduler; nothing that matters is here before the first session.
+    let mut alone: Option<Instant> = None;
     loop {
         let began = Instant::now();
+        if alone.is_some_and(|since| since.elapsed() >= host.config.away) {
+            tracing::warn!(
+                away = %format_duration(host.config.away),
+                "the scheduler is away for longer than it may be; what runs is stopped"
+            );
+            host.engine.clear().await;
+            host.collector.clear();
+            alone = None;
+        }
         let ended = tokio::select! {
             ended = attach(&host, &attached) => ended,
             () = host.stopping.cancelled() => return,
         };
-        attached.send_replace(false);
+        if attached.send_replace(false) {
+            alone = Some(Instant::now());
+        }
         if let Err(fault) = ended {
             tracing::warn!(error = %error::chain(&fault), "not attached to the scheduler; trying again");
         }
@@ -88,8 +105,6 @@ pub(crate) fn jittered(wait: Duration) -> Duration {
 }
 
 async fn attach(host: &Arc<Host>, attached: &watch::Sender<bool>) -> Result<(), SessionError> {
-    host.engine.clear().await;
-    host.collector.clear();
     let (outbox, messages) = mpsc::channel(OUTBOX);
     let hello = HostMessage { message: Some(ToScheduler::Hello(hello(host))) };
     if outbox.send(hello).await.is_err() {
@@ -119,7 +134,20 @@ async fn next(inbound: &mut Streaming<SchedulerMessage>) -> Result<FromScheduler
     }
 }
 
+/// What the scheduler must know. In an order in which nothing is missed: an attempt that ends meanwhile is still held, and
+/// then its end is reported in the session; or its end is here, and then it is not held any more.
 fn hello(host: &Host) -> Hello {
+    let mut held = host.engine.held();
+    let (last_report, ended) = host.collector.unacknowledged();
+    ledger::without_ended(&mut held, &ended);
+    let attempt = |frame: &HeldFrame, position: usize| {
+        let task = TaskId { job: frame.job, array: frame.array, index: frame.indexes[position] };
+        AttemptId { task, number: frame.attempts[position] }
+    };
+    let open: HashSet<AttemptId> =
+        held.iter().flat_map(|frame| (0..frame.indexes.len()).map(|position| attempt(frame, position))).collect();
+    let mut inventory = host.store.inventory();
+    inventory.retain(|partition| !open.contains(&partition.id.attempt));
     Hello {
         incarnation: host.incarnation.0,
         cores: host.config.cores,
@@ -127,13 +155,17 @@ fn hello(host: &Host) -> Hello {
         partition_bytes: host.config.partitions.0,
         isolation: host.executors.isolation().as_str().to_owned(),
         address: host.address.clone(),
-        inventory: Some(PartitionList::from_stored(&host.store.inventory())),
+        inventory: Some(PartitionList::from_stored(&inventory)),
+        held: held.into_iter().map(Into::into).collect(),
+        succeeded: ended.succeeded.into_iter().map(Into::into).collect(),
+        failed: ended.failed.into_iter().map(Into::into).collect(),
+        last_report,
     }
 }
 
 /// Does what a welcome says; answers how often to send a heartbeat.
 fn take_over(host: &Host, welcome: Welcome) -> Duration {
-    *crate::sync::lock(&host.ticket_key) = Some(TicketKey(welcome.ticket_key));
+    host.set_ticket_key(TicketKey(welcome.ticket_key));
     host.set_tenants(welcome.tenants);
     welcome.heartbeat.clamp(HEARTBEAT.0, HEARTBEAT.1)
 }
@@ -175,13 +207,13 @@ fn alive(host: &Host) -> Heartbeat {
     }
 }
 
-/// Sends reports, numbered from 1 within the incarnation, as long as somebody takes them.
+/// Sends reports as long as somebody takes them. Each is kept until it is acknowledged.
 async fn report(host: Arc<Host>, outbox: mpsc::Sender<HostMessage>) {
     let mut pace = Pace::default();
     loop {
-        let report = host.collector.take().await;
+        let (number, report) = host.collector.take().await;
         let ends = report.succeeded.iter().map(|batch| batch.indexes.len()).sum::<usize>() + report.failed.len();
-        let report = FrameReport::numbered(host.next_report(), report);
+        let report = FrameReport::numbered(number, report);
         if outbox.send(HostMessage { message: Some(ToScheduler::Report(report)) }).await.is_err() {
             return;
         }

@@ -7,10 +7,12 @@
 //! back with a rest. Between tenants the next frame is chosen by weighted virtual time; within a tenant frames keep
 //! the order in which the scheduler sent them, because that order is the scheduler's decision.
 
+pub mod ledger;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::time::Duration;
 
-use partita_types::{AttemptId, ByteSize, CpuTime, FrameId, TenantId, Timestamp};
+use partita_types::{AttemptId, ByteSize, CpuTime, FrameId, HeldFrame, TenantId, Timestamp};
 
 /// Frames that a host keeps at once, running ones included. A scheduler sends a few per core.
 pub const MAX_FRAMES: usize = 4096;
@@ -405,6 +407,20 @@ impl<P> Logic<P> {
             self.forget(id, &mut result.abandoned);
         }
         result
+    }
+
+    /// The frames that are here, each with its attempts that have not ended. `ended` says how many of the positions of a
+    /// running frame have ended since it was taken.
+    pub fn held(&self, ended: impl Fn(WorkId) -> usize) -> Vec<HeldFrame> {
+        let held = |(id, work): (&WorkId, &Work<P>)| {
+            let skip = if matches!(work.stage, Stage::Running) { ended(*id) } else { 0 };
+            let open = work.open.iter().skip(skip);
+            let attempts: Vec<AttemptId> = open.filter_map(|place| work.attempts.get(*place).copied()).collect();
+            let task = attempts.first().filter(|_| !work.orphaned)?.task;
+            let (indexes, attempts) = attempts.iter().map(|attempt| (attempt.task.index, attempt.number)).unzip();
+            Some(HeldFrame { id: work.frame, job: task.job, array: task.array, indexes, attempts })
+        };
+        self.works.iter().filter_map(held).collect()
     }
 
     /// Positions of a running frame that were cancelled since it was taken.

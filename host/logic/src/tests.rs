@@ -237,3 +237,21 @@ fn after_a_clear_nothing_is_left_but_memory_of_what_still_runs() {
     assert_eq!(returned, Returned::Finished { frame: None, cancelled: Vec::new() });
     assert_eq!((logic.running(), logic.reserved()), (0, ByteSize::ZERO));
 }
+
+#[test]
+fn a_host_holds_what_waits_and_what_runs_without_what_ended() {
+    let mut logic = host();
+    let running = ready(&mut logic, offer(1, A, 0..4));
+    logic.admit(offer(2, B, 7..8)).unwrap();
+    assert_eq!(take(&mut logic).work, running);
+    let held = |logic: &Logic<()>, ended: usize| -> Vec<(u64, Vec<u32>)> {
+        let frames = logic.held(|id| if id == running { ended } else { 0 });
+        frames.into_iter().map(|frame| (frame.id.0, frame.indexes)).collect()
+    };
+    assert_eq!(held(&logic, 1), [(1, vec![1, 2, 3]), (2, vec![7])]);
+    assert_eq!(held(&logic, 4), [(2, vec![7])]);
+    logic.give_back(running, (), 2, millis(1), Some(NOW));
+    assert_eq!(held(&logic, 0), [(1, vec![2, 3]), (2, vec![7])], "the rest waits again");
+    logic.clear();
+    assert_eq!(held(&logic, 0), []);
+}

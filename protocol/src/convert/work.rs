@@ -2,8 +2,8 @@
 
 use partita_types::{
     ArrayHeader, AttemptId, AttemptNumber, ByteSize, ContentHash, CpuTime, DatasetName, DatasetPlan, FailedAttempt,
-    Frame, FrameId, HostId, HostName, InputGroup, InputPartition, ModuleId, OutputInfo, Report, Source, SucceededBatch,
-    TaskId, Timestamp, Usage,
+    Frame, FrameId, HeldFrame, HostId, HostName, InputGroup, InputPartition, ModuleId, OutputInfo, Report, Source,
+    SucceededBatch, TaskId, Timestamp, Usage,
 };
 
 use super::job::complete_limits;
@@ -181,6 +181,34 @@ impl TryFrom<wire::Source> for Source {
             name: HostName::new(&source.name)?,
             address: source.address,
             ticket: source.ticket.into(),
+        })
+    }
+}
+
+impl From<HeldFrame> for wire::HeldFrame {
+    fn from(held: HeldFrame) -> Self {
+        Self {
+            frame: held.id.0,
+            tenant: held.job.tenant.0,
+            job: held.job.number,
+            array: held.array.0,
+            indexes: held.indexes,
+            attempts: numbers(&held.attempts),
+        }
+    }
+}
+
+impl TryFrom<wire::HeldFrame> for HeldFrame {
+    type Error = DecodeError;
+
+    fn try_from(held: wire::HeldFrame) -> Result<Self, DecodeError> {
+        let attempts = attempt_column("a held frame", &held.attempts, held.indexes.len())?;
+        Ok(Self {
+            id: FrameId(held.frame),
+            job: job_id(held.tenant, held.job),
+            array: array(held.array),
+            indexes: held.indexes,
+            attempts,
         })
     }
 }

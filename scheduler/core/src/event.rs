@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use partita_policy::TenantPolicy;
 use partita_types::{
-    ArrayIndex, ArraySpec, ByteSize, DatasetPlan, FunctionInfo, HostCapacity, HostId, HostName, Incarnation, Isolation,
-    JobId, JobSpec, ModuleId, OutputInfo, PartitionId, Report, StoredPartition, TaskId, TenantId,
+    ArrayIndex, ArraySpec, ByteSize, DatasetPlan, FunctionInfo, HeldFrame, HostCapacity, HostId, HostName, Incarnation,
+    Isolation, JobId, JobSpec, ModuleId, OutputInfo, PartitionId, Report, StoredPartition, TaskId, TenantId,
 };
 
 /// Names a question of the shell, so that the answer finds its way back. Never reused within a process.
@@ -123,8 +123,12 @@ pub struct HostHello {
     pub isolation: Isolation,
     /// Where other hosts reach it.
     pub address: String,
-    /// Everything it stores.
+    /// Everything it stores, apart from what attempts in `held` wrote.
     pub inventory: Vec<StoredPartition>,
+    /// What it was given and goes on with.
+    pub held: Vec<HeldFrame>,
+    /// Ends that were never acknowledged. Those of attempts in `held` are not among them.
+    pub ended: Report,
 }
 
 /// What a host says within a session.

@@ -13,6 +13,8 @@ use crate::view::Explanation;
 
 /// Most explanations in one answer.
 const EXPLANATIONS_MAX: usize = 1_000;
+/// Most hosts named in one of them.
+const HOSTS_NAMED: usize = 8;
 
 impl Core {
     /// Why tasks of a job that have not ended are where they are: of one array or task, or of all.
@@ -105,6 +107,10 @@ impl Core {
         let array = job.array(position);
         if job.is_blocked(position) {
             return self.explain_away(job, array);
+        }
+        if self.known_hosts.are_awaited() {
+            let names: Vec<&str> = self.known_hosts.awaited().take(HOSTS_NAMED).map(HostName::as_str).collect();
+            return format!("the scheduler was restarted, and waits for hosts to come back: {}", names.join(", "));
         }
         match self.candidates(tenant, array, (job.id.number, position), memory, &self.standing(tenant)) {
             Err(hold) => explain_hold(&hold, tenant),

@@ -3,12 +3,15 @@
 //! A frame ends when each of its attempts was reported, or when its host says that nothing is left of it. Attempts that
 //! were cancelled keep the reservation until then, because they really run until then.
 
-use partita_types::{ArrayIndex, FrameId, HostId, JobId};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use partita_types::{ArrayIndex, FrameId, HostId, JobId, Timestamp};
 
 use crate::share::{Amount, frame_cpu};
 
-/// Bits of a [`FrameId`] that name the slot; the rest counts, so that a slot's earlier frames can be told.
-const SLOT_BITS: u32 = 24;
+/// How far the clock of an earlier scheduler may have been ahead.
+const CLOCK_ERROR: Duration = Duration::from_secs(86_400);
 
 /// A frame at a host.
 #[derive(Debug)]
@@ -34,7 +37,7 @@ pub(crate) struct LiveFrame {
 impl LiveFrame {
     /// Grows from frame to frame.
     pub(crate) fn number(&self) -> u64 {
-        self.id.0 >> SLOT_BITS
+        self.id.0
     }
 
     /// What it counts among the resources that tenants share.
@@ -48,27 +51,43 @@ impl LiveFrame {
 pub(crate) struct Frames {
     slots: Vec<Option<LiveFrame>>,
     free: Vec<u32>,
-    created: u64,
+    /// The slot of each frame.
+    by_id: BTreeMap<FrameId, u32>,
+    last: u64,
 }
 
 impl Frames {
-    /// Takes a slot and names the frame that will be in it.
-    pub(crate) fn reserve(&mut self) -> (u32, FrameId) {
-        let slot = self.free.pop().unwrap_or_else(|| {
+    /// Takes a slot and names the frame that will be in it. Names follow the clock, so that one that a scheduler gave
+    /// before it was restarted means no other frame.
+    pub(crate) fn reserve(&mut self, now: Timestamp) -> (u32, FrameId) {
+        self.last = now.micros.max(self.last.saturating_add(1));
+        (self.free_slot(), FrameId(self.last))
+    }
+
+    /// Takes a slot for a frame that was named before a restart. A name that is none is refused.
+    pub(crate) fn readmit(&mut self, id: FrameId, now: Timestamp) -> Option<u32> {
+        if self.by_id.contains_key(&id) || id.0 > now.after(CLOCK_ERROR).micros {
+            return None;
+        }
+        self.last = self.last.max(id.0);
+        Some(self.free_slot())
+    }
+
+    fn free_slot(&mut self) -> u32 {
+        self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
-        });
-        self.created += 1;
-        (slot, FrameId(self.created << SLOT_BITS | u64::from(slot)))
+        })
     }
 
     /// The number of the youngest frame.
     pub(crate) fn created(&self) -> u64 {
-        self.created
+        self.last
     }
 
     pub(crate) fn put(&mut self, slot: u32, frame: LiveFrame) {
         if let Some(place) = self.slots.get_mut(slot as usize) {
+            self.by_id.insert(frame.id, slot);
             *place = Some(frame);
         }
     }
@@ -83,12 +102,12 @@ impl Frames {
 
     /// The slot of a frame that still exists.
     pub(crate) fn slot_of(&self, id: FrameId) -> Option<u32> {
-        let slot = u32::try_from(id.0 & ((1 << SLOT_BITS) - 1)).ok()?;
-        (self.get(slot)?.id == id).then_some(slot)
+        self.by_id.get(&id).copied()
     }
 
     pub(crate) fn remove(&mut self, slot: u32) -> Option<LiveFrame> {
         let frame = self.slots.get_mut(slot as usize)?.take()?;
+        self.by_id.remove(&frame.id);
         self.free.push(slot);
         Some(frame)
     }

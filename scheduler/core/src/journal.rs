@@ -58,6 +58,8 @@ impl Core {
             Record::ModuleQuarantined { tenant, module, reason, at } => {
                 self.take_quarantine(*tenant, *module, reason, *at)
             }
+            Record::HostJoined { name, .. } => self.known_hosts.add(name),
+            Record::HostLost { name, .. } => self.known_hosts.remove(name),
         };
         self.stale += u64::from(!fits);
     }

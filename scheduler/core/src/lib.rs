@@ -26,6 +26,7 @@ mod inspect;
 mod invariants;
 mod job;
 mod journal;
+mod known_hosts;
 mod learned;
 mod locations;
 mod modules;
@@ -34,6 +35,7 @@ mod plan;
 mod preemption;
 mod questions;
 mod ranges;
+mod reattach;
 mod record;
 mod recovery;
 mod report;
@@ -67,6 +69,7 @@ use crate::deadlines::Unrunnable;
 use crate::frame::Frames;
 use crate::host::Host;
 use crate::job::Job;
+use crate::known_hosts::KnownHosts;
 use crate::questions::Questions;
 use crate::results::Locate;
 use crate::share::Cohorts;
@@ -99,6 +102,7 @@ pub struct Core {
     claims: Vec<Claim>,
     /// Frames that were stopped in favour of guarantees.
     preempted: u64,
+    known_hosts: KnownHosts,
 }
 
 impl Core {
@@ -119,7 +123,9 @@ impl Core {
     /// Total: any event is accepted in any state; a stale one changes nothing but a counter.
     pub fn apply(&mut self, now: Timestamp, event: Event, actions: &mut Vec<Action>) {
         self.now = self.now.max(now);
-        self.timers.begin_recovery(self.now);
+        if self.timers.begin_recovery(self.now) {
+            self.known_hosts.await_all(self.now);
+        }
         match event {
             Event::TenantDefined(policy) => self.on_tenant_defined(policy, actions),
             Event::Requested { request, what } => self.on_requested(request, what, actions),

@@ -21,6 +21,10 @@ struct Assignment {
 impl Core {
     /// Hands out what can be handed out, and takes back what is guaranteed to others.
     pub(crate) fn place_work(&mut self, actions: &mut Vec<Action>) {
+        if self.known_hosts.are_awaited() {
+            // Handing out now what runs at a host that is about to come back would run it twice.
+            return;
+        }
         self.prune_claims();
         let mut assignments: BTreeMap<HostId, Assignment> = BTreeMap::new();
         // A second round for those whom the first frames of others have left more.
@@ -59,7 +63,7 @@ impl Core {
     /// Makes a plan true. Returns whether it could be.
     fn hand_out(&mut self, plan: Plan, assignments: &mut BTreeMap<HostId, Assignment>) -> bool {
         let Some(inputs) = self.frame_inputs(&plan) else { return false };
-        let (slot, id) = self.frames.reserve();
+        let (slot, id) = self.frames.reserve(self.now);
         let (job, array, host) = (plan.job, ArrayIndex(plan.array), plan.host);
         let attempts = self.change_job(job, |job| job.assign(plan.array, &plan.indexes, slot));
         let (Some(attempts), Some(owner)) = (attempts, self.find_job(job)) else { return false };
@@ -67,27 +71,31 @@ impl Core {
         let header = owner.array(plan.array).header(job, array, owner.submitted);
         let tasks = u32::try_from(plan.indexes.len()).unwrap_or(u32::MAX);
 
-        let receiver = &mut self.hosts[host.0 as usize];
-        receiver.frames.insert(slot);
-        receiver.long_frames += u32::from(plan.long);
-        receiver.memory += plan.memory;
-        receiver.assigned_tasks += tasks;
-        let tenant = &mut self.tenants[job.tenant.0 as usize];
-        tenant.usage.frames += 1;
-        tenant.usage.memory += plan.memory;
-        tenant.usage.cpu_thirds += u64::from(frame_cpu(plan.long));
-        tenant.served += 1;
-
+        self.tenants[job.tenant.0 as usize].served += 1;
         let assignment = assignments.entry(host).or_default();
-        if receiver.sent.insert((job, array)) {
+        if self.hosts[host.0 as usize].sent.insert((job, array)) {
             assignment.arrays.extend(header);
         }
         assignment.frames.push(frame);
         let Plan { indexes, memory, long, .. } = plan;
         let live =
             LiveFrame { id, job, array, host, indexes, open: tasks, stopping: 0, memory, long, preempted: false };
-        self.frames.put(slot, live);
+        self.reserve(slot, live);
         self.settle_claim(job.tenant, (job.number, array.0), memory);
         true
+    }
+
+    /// Puts a frame into its slot, and reserves for it what it may use at its host and of its tenant's quota.
+    pub(crate) fn reserve(&mut self, slot: u32, frame: LiveFrame) {
+        let host = &mut self.hosts[frame.host.0 as usize];
+        host.frames.insert(slot);
+        host.long_frames += u32::from(frame.long);
+        host.memory += frame.memory;
+        host.assigned_tasks += frame.open;
+        let usage = &mut self.tenants[frame.job.tenant.0 as usize].usage;
+        usage.frames += 1;
+        usage.memory += frame.memory;
+        usage.cpu_thirds += u64::from(frame_cpu(frame.long));
+        self.frames.put(slot, frame);
     }
 }

@@ -130,10 +130,24 @@ pub enum Record {
         /// When.
         at: Timestamp,
     },
+    /// A host attached for the first time, or after it had been lost. A restarted scheduler waits for it.
+    HostJoined {
+        /// Which.
+        name: HostName,
+        /// When.
+        at: Timestamp,
+    },
+    /// A host was given up. A restarted scheduler does not wait for it.
+    HostLost {
+        /// Which.
+        name: HostName,
+        /// When.
+        at: Timestamp,
+    },
 }
 
 impl Record {
-    /// Whether the answer to a client depends on it. The others are written soon, without holding anything up: if they
+    /// Whether the answer to a client or the work of a new host depends on it. The others are written soon, without holding anything up: if they
     /// are lost in a crash, the hosts still have what they tell of.
     #[must_use]
     pub const fn durable_before_visible(&self) -> bool {
@@ -146,11 +160,13 @@ impl Record {
             | Self::JobCancelled { .. }
             | Self::JobExpired { .. }
             | Self::JobReleased { .. }
-            | Self::Uploaded { .. } => true,
+            | Self::Uploaded { .. }
+            | Self::HostJoined { .. } => true,
             Self::Succeeded { .. }
             | Self::AttemptFailed { .. }
             | Self::Lost { .. }
-            | Self::ModuleQuarantined { .. } => false,
+            | Self::ModuleQuarantined { .. }
+            | Self::HostLost { .. } => false,
         }
     }
 }

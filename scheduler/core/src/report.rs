@@ -95,15 +95,26 @@ impl Core {
         }
     }
 
-    fn on_failed(&mut self, host: HostId, failed: FailedAttempt, actions: &mut Vec<Action>) {
+    fn on_failed(&mut self, host: HostId, mut failed: FailedAttempt, actions: &mut Vec<Action>) {
         let attempt = failed.attempt;
-        let failure = self.cause_of_stop(attempt.task, failed.failure);
+        failed.failure = self.cause_of_stop(attempt.task, failed.failure);
         if !self.close_attempt(host, attempt.task, attempt.number) {
             return;
         }
-        let gone = self.take_missing(attempt.task, &failed.missing_inputs, actions);
-        self.record_failure(attempt, host, clipped(failure), failed.usage, actions);
+        let gone = self.take_failed(host, failed, actions);
         self.rebuild_needed(gone, None, actions);
+    }
+
+    /// Notes the failure of an attempt that is in no frame any more. Returns the tasks that may have to run again for it.
+    pub(crate) fn take_failed(
+        &mut self,
+        host: HostId,
+        failed: FailedAttempt,
+        actions: &mut Vec<Action>,
+    ) -> Vec<TaskId> {
+        let gone = self.take_missing(failed.attempt.task, &failed.missing_inputs, actions);
+        self.record_failure(failed.attempt, host, clipped(failed.failure), failed.usage, actions);
+        gone
     }
 
     /// The host has nothing left of a frame: what it did not report goes back.

@@ -56,10 +56,13 @@ impl Timers {
         self.recovery = Recovery::Expected;
     }
 
-    pub(crate) fn begin_recovery(&mut self, now: Timestamp) {
-        if self.recovery == Recovery::Expected {
+    /// Starts the clock, if records were replayed. Returns whether it did.
+    pub(crate) fn begin_recovery(&mut self, now: Timestamp) -> bool {
+        let begins = self.recovery == Recovery::Expected;
+        if begins {
             self.recovery = Recovery::Until(now.after(RECOVERY_TIME));
         }
+        begins
     }
 
     /// Until when hosts are waited for after a restart.
@@ -103,7 +106,12 @@ impl Core {
             Presence::Lost => None,
         });
         let timer = self.timers.due.first().map(|(at, _)| *at);
-        let others = [self.timers.recovering_until(), self.unrunnable.next(), self.next_release()];
+        let others = [
+            self.timers.recovering_until(),
+            self.unrunnable.next(),
+            self.next_release(),
+            self.known_hosts.awaited_until(),
+        ];
         hosts.chain(timer).chain(others.into_iter().flatten()).min()
     }
 
@@ -136,8 +144,10 @@ impl Core {
                 Timer::LookAgain => {}
             }
         }
+        self.known_hosts.stop_waiting(now);
         if self.timers.end_recovery(now) {
             self.give_up_unknown(actions);
+            self.give_up_absent(actions);
         }
         self.look_for_unrunnable(actions);
         self.release_old_jobs(actions);

@@ -106,6 +106,16 @@ impl Job {
         attempts
     }
 
+    /// Takes attempts over that a host goes on with, and that were handed out before a restart.
+    pub(crate) fn readmit(&mut self, array: u32, attempts: &[(u32, AttemptNumber)], slot: u32) {
+        for (index, number) in attempts {
+            self.set_state(array, *index, State::Assigned);
+            let task = self.task_mut(array, *index);
+            task.attempt = number.0.get();
+            task.set_frame(slot);
+        }
+    }
+
     /// An attempt of an unfinished task succeeded. The place of the outputs is set by the caller.
     pub(crate) fn succeed(&mut self, array: u32, index: u32, attempt: AttemptNumber, infos: &[OutputInfo]) {
         self.set_state(array, index, State::Succeeded);

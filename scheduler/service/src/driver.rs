@@ -37,7 +37,7 @@ pub(crate) enum Input {
     /// A look at the state.
     Query(Box<dyn FnOnce(&Core) -> Deliver + Send>),
     /// A host said hello.
-    Attach { hello: Box<HostHello>, link: Link, attached: oneshot::Sender<SessionId> },
+    Attach { hello: Box<HostHello>, reported: u64, link: Link, attached: oneshot::Sender<SessionId> },
     /// A host said something else.
     FromHost(FromHost),
     /// A host's session ended.

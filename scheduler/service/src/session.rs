@@ -27,12 +27,12 @@ const CORES: u32 = 4_096;
 /// Longest address of a host.
 const ADDRESS: usize = 262;
 
-/// Checks the first message of a session of the host called `name`.
-pub(crate) fn hello(name: HostName, first: Option<HostMessage>) -> Result<HostHello, Status> {
+/// Checks the first message of a session of the host called `name`. Returns the number of the last report in it as well.
+pub(crate) fn hello(name: HostName, first: Option<HostMessage>) -> Result<(HostHello, u64), Status> {
     let Some(Message::Hello(hello)) = first.and_then(|message| message.message) else {
         return Err(Status::invalid_argument("a session begins with a hello"));
     };
-    let Hello { incarnation, cores, memory_bytes, partition_bytes, isolation, address, inventory } = hello;
+    let Hello { incarnation, cores, memory_bytes, partition_bytes, isolation, address, .. } = hello;
     if cores == 0 || cores > CORES {
         return Err(Status::invalid_argument(format!("host {name} offers {cores} cores; 1 to {CORES} make sense")));
     }
@@ -43,9 +43,16 @@ pub(crate) fn hello(name: HostName, first: Option<HostMessage>) -> Result<HostHe
         .into_iter()
         .find(|known| known.as_str() == isolation)
         .ok_or_else(|| Status::invalid_argument(format!("host {name} has an isolation that is not known")))?;
-    let inventory = inventory.unwrap_or_default().stored().map_err(|error| undecodable(&error))?;
+    let inventory = hello.inventory.unwrap_or_default().stored().map_err(|error| undecodable(&error))?;
+    let held = decoded(hello.held)?;
+    let ended = Report { succeeded: decoded(hello.succeeded)?, failed: decoded(hello.failed)?, ..Report::default() };
     let capacity = HostCapacity { cores, memory: ByteSize(memory_bytes), partitions: ByteSize(partition_bytes) };
-    Ok(HostHello { name, incarnation: Incarnation(incarnation), capacity, isolation, address, inventory })
+    let incarnation = Incarnation(incarnation);
+    Ok((HostHello { name, incarnation, capacity, isolation, address, inventory, held, ended }, hello.last_report))
+}
+
+fn decoded<T, W: TryInto<T, Error = DecodeError>>(list: Vec<W>) -> Result<Vec<T>, Status> {
+    list.into_iter().map(TryInto::try_into).collect::<Result<_, _>>().map_err(|error| undecodable(&error))
 }
 
 /// Reads a session until it ends.
@@ -189,7 +196,7 @@ mod tests {
             partition_bytes: 1 << 20,
             isolation: "full".to_owned(),
             address: "127.0.0.1:1".to_owned(),
-            inventory: None,
+            ..Hello::default()
         };
         change(&mut hello);
         Some(HostMessage { message: Some(Message::Hello(hello)) })
@@ -201,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_hello_carries_the_name_of_the_certificate() {
-        let hello = hello(name(), first(|_| {})).unwrap();
+        let (hello, _) = hello(name(), first(|_| {})).unwrap();
         assert_eq!((hello.name, hello.incarnation), (name(), Incarnation(7)));
     }
 

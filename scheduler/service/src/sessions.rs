@@ -71,13 +71,13 @@ impl Sessions for SessionService {
         let first = tokio::time::timeout(HELLO, messages.message()).await;
         let first =
             first.map_err(|_| Status::deadline_exceeded("the session did not begin with a hello in time"))??;
-        let hello = session::hello(name.clone(), first)?;
+        let (hello, reported) = session::hello(name.clone(), first)?;
         let incarnation = hello.incarnation;
         let (outbox, outgoing) = mpsc::channel(OUTBOX);
         let closed = self.stop.child_token();
         let serial = self.serials.fetch_add(1, Ordering::Relaxed);
         let link = Link { serial, name: name.clone(), outbox, closed: closed.clone() };
-        let Some(session) = self.handle.attach(hello, link).await? else {
+        let Some(session) = self.handle.attach(hello, reported, link).await? else {
             return Err(Status::failed_precondition(format!(
                 "host {name} is attached with a later start of its process; stop one of the two"
             )));

@@ -77,8 +77,7 @@ impl Orders {
             }
             FromScheduler::StoreUpload(order) => self.store(order).await,
             FromScheduler::ReadLog(order) => self.read_log(order).await,
-            // Reports are kept by nobody here: what is lost with a session, the next inventory tells.
-            FromScheduler::AcknowledgedReport(_) => {}
+            FromScheduler::AcknowledgedReport(number) => self.host.collector.acknowledged(number),
         }
         Ok(())
     }

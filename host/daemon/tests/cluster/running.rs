@@ -1,5 +1,7 @@
 //! Frames from the assignment to the report.
 
+use std::time::Duration;
+
 use partita_host::HostConfig;
 use partita_protocol::host::host_message::Message as FromHost;
 use partita_protocol::host::scheduler_message::Message as ToHost;
@@ -7,7 +9,7 @@ use partita_protocol::host::{InspectModule, PlanDataset};
 use partita_types::{ByteSize, Cause, ContentHash, DatasetGrant, DatasetName, DatasetPlan, InputGroup, TaskLimits};
 
 use crate::guests;
-use crate::scheduler::{Cluster, TENANT, array, attempt, frame, info};
+use crate::scheduler::{Cluster, TENANT, array, attempt, frame, info, soon};
 
 #[tokio::test]
 async fn tasks_run_and_their_ends_are_reported_with_hashes() {
@@ -142,23 +144,54 @@ async fn a_dataset_is_planned_and_read_in_splits() {
     running.stop().await;
 }
 
+/// B51: what runs goes on while the scheduler is away, and the next session begins with all that happened.
 #[tokio::test]
-async fn after_a_lost_session_the_inventory_has_what_was_finished_and_the_rest_is_killed() {
+async fn after_a_lost_session_the_host_goes_on_and_tells_what_it_has() {
     let mut cluster = Cluster::start().await;
     let (running, mut session) = cluster.host("h1").await;
     session.assign(array(0, "echo", Vec::new()), frame(1, 0, 0..2)).await;
+    let last = session.ends().await.last_report;
+    session.say(ToHost::AcknowledgedReport(last)).await;
+    session.assign(array(1, "spin", Vec::new()), frame(2, 1, 0..1)).await;
+    session.until_started().await;
+    drop(session);
+    let session = cluster.welcome().await;
+    assert!(session.hello.succeeded.is_empty() && session.hello.failed.is_empty(), "all of it was acknowledged");
+    assert_eq!(session.held(), [(2, 1, vec![0])]);
+    let inventory = session.hello.inventory.clone().unwrap().stored().unwrap();
+    let kept: Vec<_> = inventory.iter().map(|partition| (partition.id.attempt, partition.info)).collect();
+    assert_eq!(kept, [(attempt(0, 0), info(b"common")), (attempt(0, 1), info(b"common"))]);
+    // The new session can stop it. Nobody acknowledges that, so the one after that hears of it again.
+    let mut session = session;
+    session.cancel(&[attempt(1, 0)]).await;
+    let failed = soon("the end of the cancelled attempt", session.next_failure()).await;
+    assert_eq!(failed.failure.cause, Cause::Cancelled);
+    drop(session);
+    let session = cluster.welcome().await;
+    assert_eq!(session.held(), []);
+    let unheard: Vec<_> = session.hello.failed.iter().map(|failed| (failed.array, failed.index)).collect();
+    assert_eq!(unheard, [(1, 0)]);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_host_whose_scheduler_is_away_for_too_long_stops_what_runs_and_keeps_its_partitions() {
+    let mut cluster = Cluster::start().await;
+    let join_token = Some(cluster.join_token("h1"));
+    let config = HostConfig { join_token, away: Duration::ZERO, ..cluster.config("h1") };
+    let (running, mut session) = cluster.start_host(config).await;
+    session.assign(array(0, "echo", Vec::new()), frame(1, 0, 0..1)).await;
     session.ends().await;
     session.assign(array(1, "spin", Vec::new()), frame(2, 1, 0..1)).await;
     session.until_started().await;
     drop(session);
     let mut session = cluster.welcome().await;
-    let inventory = session.hello.inventory.clone().unwrap().stored().unwrap();
-    let kept: Vec<_> = inventory.iter().map(|partition| (partition.id.attempt, partition.info)).collect();
-    assert_eq!(kept, [(attempt(0, 0), info(b"common")), (attempt(0, 1), info(b"common"))]);
-    // Both lanes are free again, and nothing of the old session is reported.
+    assert_eq!(session.held(), []);
+    assert!(session.hello.succeeded.is_empty());
+    assert_eq!(session.hello.inventory.clone().unwrap().stored().unwrap().len(), 1);
+    // The lanes are free again.
     session.assign(array(2, "echo", Vec::new()), frame(3, 2, 0..1)).await;
     let ends = session.ends().await;
     assert_eq!((ends.succeeded.len(), ends.failed.len()), (1, 0));
-    assert_eq!(running.counters().sessions, 2);
     running.stop().await;
 }

@@ -214,6 +214,7 @@ pub(crate) struct Ends {
     pub(crate) succeeded: BTreeMap<u32, Vec<OutputInfo>>,
     pub(crate) failed: BTreeMap<u32, FailedAttempt>,
     pub(crate) moved: u64,
+    pub(crate) last_report: u64,
 }
 
 impl Session {
@@ -244,6 +245,7 @@ impl Session {
         let mut ends = Ends::default();
         while self.frames > 0 {
             let FromHost::Report(report) = self.hear().await else { continue };
+            ends.last_report = report.number;
             let report = Report::try_from(report).unwrap();
             for batch in report.succeeded {
                 let outputs = batch.outputs.len() / batch.indexes.len();
@@ -259,6 +261,21 @@ impl Session {
             self.frames -= report.finished_frames.len() as u64;
         }
         ends
+    }
+
+    /// The frames that the hello named: id, array and tasks.
+    pub(crate) fn held(&self) -> Vec<(u64, u32, Vec<u32>)> {
+        self.hello.held.iter().map(|frame| (frame.frame, frame.array, frame.indexes.clone())).collect()
+    }
+
+    /// The next failure that is reported.
+    pub(crate) async fn next_failure(&mut self) -> FailedAttempt {
+        loop {
+            let FromHost::Report(report) = self.hear().await else { continue };
+            if let Some(failed) = Report::try_from(report).unwrap().failed.pop() {
+                return failed;
+            }
+        }
     }
 
     /// Waits until an attempt is said to run.

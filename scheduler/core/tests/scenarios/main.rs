@@ -10,6 +10,7 @@ mod escalation;
 mod failures;
 mod hosts;
 mod quotas;
+mod reattach;
 mod restart;
 mod results;
 mod shares;

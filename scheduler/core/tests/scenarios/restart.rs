@@ -104,6 +104,10 @@ fn after_a_restart_missing_hosts_are_waited_for_before_anything_is_rebuilt() {
         cluster.run_frame(host);
     }
     cluster.restart_scheduler();
+    // The reader has not reached its host.
+    for name in ["one", "two"] {
+        cluster.model(name).frames.clear();
+    }
     cluster.attach("one");
     assert_eq!(cluster.counts(id, 1).ready, 1);
     let why = cluster.core.explain(id, None, None);

@@ -2,9 +2,10 @@
 
 use std::collections::VecDeque;
 
-use partita_core::HostMessage;
+use partita_core::{HostHello, HostMessage};
+use partita_host_logic::ledger::Ledger;
 use partita_testkit::{HostModel, Random, Run};
-use partita_types::{Cause, FrameId, PartitionId, Report};
+use partita_types::{Cause, FrameId, HeldFrame, PartitionId, Report};
 
 /// What a core of a host is doing.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub(crate) struct SimHost {
     pub(crate) lanes: Vec<Option<Lane>>,
     /// Ends that were not reported yet.
     pub(crate) report: Report,
+    /// Ends that were not acknowledged yet.
+    pub(crate) ledger: Ledger,
     pub(crate) report_planned: bool,
     /// When the last message in each direction arrives: none overtakes it.
     pub(crate) last_to: u64,
@@ -47,6 +50,7 @@ impl SimHost {
             alive: true,
             lanes: (0..cores).map(|_| None).collect(),
             report: Report::default(),
+            ledger: Ledger::default(),
             report_planned: false,
             last_to: 0,
             last_from: 0,
@@ -57,7 +61,24 @@ impl SimHost {
     pub(crate) fn stop_everything(&mut self) {
         self.lanes.iter_mut().for_each(|lane| *lane = None);
         self.report = Report::default();
+        self.ledger = Ledger::default();
         self.report_planned = false;
+    }
+
+    /// Begins a session with everything that is here and that was not acknowledged; also the number of the last report.
+    pub(crate) fn hello(&mut self) -> (u64, HostHello) {
+        self.take_report();
+        let mut hello = self.model.hello();
+        for lane in self.lanes.iter().flatten() {
+            let open: Vec<&Run> = lane.runs.iter().filter(|run| !self.model.cancelled.contains(&run.attempt)).collect();
+            let Some(first) = open.first() else { continue };
+            let (job, array) = (first.attempt.task.job, first.attempt.task.array);
+            let (indexes, attempts) = open.iter().map(|run| (run.attempt.task.index, run.attempt.number)).unzip();
+            hello.held.push(HeldFrame { id: lane.frame, job, array, indexes, attempts });
+        }
+        let (last, ended) = self.ledger.unacknowledged();
+        hello.ended = ended;
+        (last, hello)
     }
 
     /// Gives frames to idle lanes; returns which lanes started.
@@ -115,8 +136,9 @@ impl SimHost {
         if stored == 0 { None } else { self.model.store.keys().nth(random.below(stored) as usize).copied() }
     }
 
-    pub(crate) fn take_report(&mut self) -> HostMessage {
+    pub(crate) fn take_report(&mut self) -> (u64, HostMessage) {
         self.report_planned = false;
-        HostMessage::Report(std::mem::take(&mut self.report))
+        let report = std::mem::take(&mut self.report);
+        (self.ledger.keep(&report), HostMessage::Report(report))
     }
 }

@@ -26,10 +26,11 @@ const LOG_MAX: usize = 60;
 #[derive(Debug, Clone)]
 enum Step {
     ToHost { host: usize, session: u64, command: HostCommand },
-    FromHost { host: usize, session: u64, message: HostMessage },
+    FromHost { host: usize, session: u64, message: HostMessage, report: Option<u64> },
     NoticeDetach { host: usize, session: u64 },
-    EndTask { host: usize, session: u64, lane: usize },
+    EndTask { host: usize, incarnation: u64, lane: usize },
     SendReport { host: usize, session: u64 },
+    Acknowledge { host: usize, session: u64, report: u64 },
     Heartbeat { host: usize, session: u64 },
     Break { host: usize },
     Kill { host: usize },
@@ -57,6 +58,8 @@ pub(crate) struct World {
     events: BTreeMap<JobId, Vec<JobEvent>>,
     pub(crate) replies: BTreeMap<RequestId, Reply>,
     pub(crate) requests: u64,
+    /// Reports that were worked on since the last flush: host, session and number.
+    reported: Vec<(usize, u64, u64)>,
     healed: bool,
     network: Random,
     faults: Random,
@@ -93,6 +96,7 @@ impl World {
             events: BTreeMap::new(),
             replies: BTreeMap::new(),
             requests: 0,
+            reported: Vec::new(),
             healed: false,
             network: random.fork(),
             faults: random.fork(),
@@ -245,7 +249,12 @@ impl World {
     fn take(&mut self, step: Step) {
         match step {
             Step::ToHost { host, session, command } => self.on_command(host, session, command),
-            Step::FromHost { host, session, message } => self.on_message(host, session, message),
+            Step::FromHost { host, session, message, report } => self.on_message(host, session, message, report),
+            Step::Acknowledge { host, session, report } => {
+                if self.is_current(host, session) {
+                    self.hosts[host].ledger.acknowledge(report);
+                }
+            }
             Step::NoticeDetach { host, session } => {
                 let current = self.hosts[host].session == session;
                 let id = self.numbers.iter().find(|(_, position)| **position == host).map(|(id, _)| *id);
@@ -254,11 +263,11 @@ impl World {
                     self.apply(Event::HostDetached { host: id, incarnation });
                 }
             }
-            Step::EndTask { host, session, lane } => self.on_task_end(host, session, lane),
+            Step::EndTask { host, incarnation, lane } => self.on_task_end(host, incarnation, lane),
             Step::SendReport { host, session } => {
                 if self.is_current(host, session) {
-                    let message = self.hosts[host].take_report();
-                    self.send_from(host, message);
+                    let (number, message) = self.hosts[host].take_report();
+                    self.send(host, message, Some(number));
                 }
             }
             Step::Heartbeat { host, session } => {
@@ -310,10 +319,10 @@ impl World {
         sim.alive = true;
         sim.connected = true;
         sim.session += 1;
-        sim.stop_everything();
         (sim.last_to, sim.last_from) = (0, 0);
-        let hello = sim.model.hello();
+        let (last_report, hello) = sim.hello();
         let (name, session) = (hello.name.clone(), sim.session);
+        self.reported.push((host, session, last_report));
         self.apply_as(Event::HostAttached(hello), Some(host));
         let id = self.core.host(&name).expect("it attached");
         self.numbers.insert(id, host);
@@ -335,10 +344,14 @@ impl World {
     }
 
     fn send_from(&mut self, host: usize, message: HostMessage) {
+        self.send(host, message, None);
+    }
+
+    fn send(&mut self, host: usize, message: HostMessage, report: Option<u64>) {
         let at = (self.now + self.delay()).max(self.hosts[host].last_from + 1);
         self.hosts[host].last_from = at;
         let session = self.hosts[host].session;
-        self.plan(at - self.now, Step::FromHost { host, session, message });
+        self.plan(at - self.now, Step::FromHost { host, session, message, report });
     }
 
     fn on_command(&mut self, host: usize, session: u64, command: HostCommand) {
@@ -351,7 +364,7 @@ impl World {
         self.start_lanes(host);
     }
 
-    fn on_message(&mut self, host: usize, session: u64, message: HostMessage) {
+    fn on_message(&mut self, host: usize, session: u64, message: HostMessage, report: Option<u64>) {
         // What was under way when a session ended is lost, or arrives when nobody expects it any more.
         if self.hosts[host].session != session && self.network.chance(50) {
             return;
@@ -359,15 +372,17 @@ impl World {
         let id = self.numbers.iter().find(|(_, position)| **position == host).map(|(id, _)| *id);
         let incarnation = self.hosts[host].model.incarnation;
         if let Some(id) = id {
+            // An acknowledgement is of the session only, so it is no matter which one this came from.
+            self.reported.extend(report.map(|report| (host, session, report)));
             self.apply(Event::FromHost { host: id, incarnation, message });
         }
     }
 
     fn start_lanes(&mut self, host: usize) {
-        let session = self.hosts[host].session;
+        let incarnation = self.hosts[host].model.incarnation.0;
         for lane in self.hosts[host].start_lanes() {
             let wait = self.task_time();
-            self.plan(wait, Step::EndTask { host, session, lane });
+            self.plan(wait, Step::EndTask { host, incarnation, lane });
         }
         self.plan_report(host);
     }
@@ -388,8 +403,8 @@ impl World {
     }
 
     /// A task ends at a host, whether that is connected or not.
-    fn on_task_end(&mut self, host: usize, session: u64, lane: usize) {
-        if self.hosts[host].session != session || !self.hosts[host].alive {
+    fn on_task_end(&mut self, host: usize, incarnation: u64, lane: usize) {
+        if self.hosts[host].model.incarnation.0 != incarnation || !self.hosts[host].alive {
             return;
         }
         if let Some(run) = self.hosts[host].next_run(lane) {
@@ -401,7 +416,7 @@ impl World {
         }
         if self.hosts[host].goes_on(lane) {
             let wait = self.task_time();
-            self.plan(wait, Step::EndTask { host, session, lane });
+            self.plan(wait, Step::EndTask { host, incarnation, lane });
         } else {
             self.start_lanes(host);
         }
@@ -453,7 +468,7 @@ impl World {
                     let durable = record.durable_before_visible();
                     self.journal.push(record);
                     if durable || self.network.chance(20) {
-                        self.flushed = self.journal.len();
+                        self.flush();
                     }
                 }
                 Action::Reply { request, reply } => drop(self.replies.insert(request, reply)),
@@ -467,6 +482,15 @@ impl World {
                     }
                 }
             }
+        }
+    }
+
+    /// Everything is on disk: reports that were worked on need not be kept any more.
+    fn flush(&mut self) {
+        self.flushed = self.journal.len();
+        for (host, session, report) in std::mem::take(&mut self.reported) {
+            let wait = self.delay();
+            self.plan(wait, Step::Acknowledge { host, session, report });
         }
     }
 
@@ -524,6 +548,7 @@ impl World {
         let kept = self.flushed + self.faults.below(unflushed + 1) as usize;
         self.journal.truncate(kept);
         self.flushed = kept;
+        self.reported.clear();
         let mut core = Core::new();
         let mut actions = Vec::new();
         for record in &self.journal {

@@ -119,7 +119,7 @@ impl CoreThread {
                 self.apply(Event::Requested { request, what });
             }
             Input::Query(query) => self.round.push(Step::Deliver(query(&self.core))),
-            Input::Attach { hello, link, attached } => self.attach(*hello, link, attached),
+            Input::Attach { hello, reported, link, attached } => self.attach(*hello, reported, link, attached),
             Input::FromHost(from) => self.hear(from),
             Input::Detach(session) => {
                 if self.sessions.get(&session.host) == Some(&session) {
@@ -138,7 +138,7 @@ impl CoreThread {
     }
 
     /// Opens a session, if the core welcomes the host.
-    fn attach(&mut self, hello: HostHello, link: Link, attached: oneshot::Sender<SessionId>) {
+    fn attach(&mut self, hello: HostHello, reported: u64, link: Link, attached: oneshot::Sender<SessionId>) {
         let (name, incarnation, serial) = (hello.name.clone(), hello.incarnation, link.serial);
         let before = self.round.len();
         self.apply(Event::HostAttached(hello));
@@ -151,6 +151,9 @@ impl CoreThread {
         // The link goes ahead of the welcome that takes it. It comes behind the event all the same, because only
         // then the number of a new host is known.
         self.round.insert(before, Step::Arrive { host, link });
+        if reported > 0 {
+            self.round.push(Step::Reported { host, serial, number: reported });
+        }
         let session = SessionId { host, incarnation, serial };
         self.sessions.insert(host, session);
         // A session that is gone by now is detached by its own end.

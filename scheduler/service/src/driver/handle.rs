@@ -92,10 +92,15 @@ impl Handle {
         receiver.await.map_err(|_| Stopped)
     }
 
-    /// Opens a session. `None` if the core does not take the host.
-    pub(crate) async fn attach(&self, hello: HostHello, link: Link) -> Result<Option<SessionId>, Stopped> {
+    /// Opens a session. Ends in the hello count as reports up to the number `reported`. `None` if the core does not take the host.
+    pub(crate) async fn attach(
+        &self,
+        hello: HostHello,
+        reported: u64,
+        link: Link,
+    ) -> Result<Option<SessionId>, Stopped> {
         let (attached, receiver) = oneshot::channel();
-        self.send(Input::Attach { hello: Box::new(hello), link, attached }).await?;
+        self.send(Input::Attach { hello: Box::new(hello), reported, link, attached }).await?;
         Ok(receiver.await.ok())
     }
 

@@ -77,6 +77,8 @@ fn hello(name: &HostName) -> HostHello {
         isolation: Isolation::Full,
         address: "127.0.0.1:9".to_owned(),
         inventory: Vec::new(),
+        held: Vec::new(),
+        ended: partita_types::Report::default(),
     }
 }
 
@@ -131,7 +133,7 @@ async fn a_host_that_does_not_read_is_cut_off() {
     let (outbox, _messages) = mpsc::channel(1);
     let closed = CancellationToken::new();
     let link = Link { serial: 1, name, outbox, closed: closed.clone() };
-    let session = scheduler.handle.attach(hello, link).await.unwrap().unwrap();
+    let session = scheduler.handle.attach(hello, 0, link).await.unwrap().unwrap();
     assert!(!scheduler.handle.tell(session.host, SchedulerMessage::default()).await.unwrap());
     assert!(closed.is_cancelled());
     scheduler.handle.detach(session).await.unwrap();
@@ -150,7 +152,7 @@ async fn the_end_of_a_replaced_session_does_not_detach_its_host() {
         let (outbox, messages) = mpsc::channel(8);
         let closed = CancellationToken::new();
         let link = Link { serial, name: name.clone(), outbox, closed: closed.clone() };
-        (scheduler.handle.attach(hello, link).await.unwrap().unwrap(), closed, messages)
+        (scheduler.handle.attach(hello, 0, link).await.unwrap().unwrap(), closed, messages)
     };
     let (first, first_closed, _first_messages) = attach(1).await;
     let (_, second_closed, _second_messages) = attach(2).await;

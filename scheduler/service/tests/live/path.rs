@@ -211,6 +211,15 @@ async fn reports_are_acknowledged_when_they_are_on_disk() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_ends_in_a_hello_are_acknowledged_when_they_are_on_disk() {
+    let cluster = Cluster::start().await;
+    let identity = cluster.join("host-1").await;
+    let hello = partita_protocol::host::Hello { last_report: 7, ..hello(1, PartitionList::default()) };
+    let mut host = Host::attach(&cluster, &identity, hello).await;
+    assert!(matches!(host.hear().await, Hear::AcknowledgedReport(7)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn outputs_with_another_content_do_not_reach_the_client() {
     let cluster = Cluster::start().await;
     let identity = cluster.join("host-1").await;

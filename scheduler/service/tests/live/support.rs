@@ -213,6 +213,7 @@ pub(crate) fn hello(incarnation: u64, inventory: PartitionList) -> Hello {
         isolation: "full".to_owned(),
         address: "127.0.0.1:9".to_owned(),
         inventory: Some(inventory),
+        ..Hello::default()
     }
 }
 

@@ -150,6 +150,8 @@ fn ended() -> Vec<Record> {
             at: at(7),
         },
         Record::JobExpired { job: JOB, at: at(8) },
+        Record::HostJoined { name: HostName::new("host-1").unwrap(), at: at(7) },
+        Record::HostLost { name: HostName::new("host-1").unwrap(), at: at(8) },
     ]
 }
 
