@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use futures_util::stream;
+use partita_client_logic::RetryPolicy;
 use partita_identity::token::Token;
 use partita_protocol::client as wire;
 use partita_types::ModuleId;
@@ -12,7 +13,6 @@ use crate::error::{ConnectError, Error};
 use crate::job::JobHandle;
 use crate::log::JobLog;
 use crate::outputs::{OutputSelection, Outputs};
-use crate::retry::RetryPolicy;
 use crate::transport::{Connection, QUESTION, SUBMISSION, TRANSFER, Transport, cluster, jobs, modules};
 use crate::view::{Explanation, HostStatus, JobStatus, ModuleStatus, Principal, TenantUsage};
 use crate::watch::Watch;

@@ -34,7 +34,6 @@
 
 mod builder;
 mod client;
-mod cursor;
 mod error;
 mod follow;
 mod job;
@@ -42,22 +41,20 @@ pub mod jobfile;
 mod log;
 mod outputs;
 mod progress;
-mod retry;
 mod transport;
 mod view;
 mod watch;
 
 pub use builder::{ArrayBuilder, ArrayRef, BuildError, Function, JobBuilder, Module, OutputOf, TaskRef};
 pub use client::Client;
-pub use cursor::{Cursor, Verdict};
 pub use error::{ConnectError, Error, TaskError};
 pub use job::{ArrayHandle, JobHandle, Pending, TaskHandle};
 pub use log::{AttemptLog, JobLog, LogLine};
 pub use outputs::{OutputSelection, Outputs, Piece};
+pub use partita_client_logic::{Cursor, RetryPolicy, Verdict};
 pub use partita_identity::token::Token;
 pub use partita_types as types;
 pub use progress::{ArrayProgress, Progress};
-pub use retry::RetryPolicy;
 pub use tonic::Code;
 pub use transport::Connection;
 pub use view::{

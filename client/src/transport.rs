@@ -5,6 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use partita_client_logic::{Backoff, RetryPolicy};
 use partita_identity::token::Token;
 use partita_identity::{dial, tls};
 use tonic::metadata::{Ascii, MetadataValue};
@@ -12,7 +13,6 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
 use crate::error::{ConnectError, Error};
-use crate::retry::{Backoff, RetryPolicy};
 
 /// For questions that the scheduler answers from memory.
 pub(crate) const QUESTION: Duration = Duration::from_secs(20);

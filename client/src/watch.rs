@@ -5,12 +5,11 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use futures_util::Stream;
+use partita_client_logic::{Backoff, Cursor, RetryPolicy, Verdict};
 use partita_protocol::client as wire;
 use tonic::{Code, Streaming};
 
-use crate::cursor::{Cursor, Verdict};
 use crate::error::Error;
-use crate::retry::{Backoff, RetryPolicy};
 use crate::transport::{QUESTION, Transport, jobs, random};
 use crate::view::{Event, JobEvent};
 

@@ -221,36 +221,8 @@ impl HostModel {
     #[must_use]
     pub fn runs(&self, frame: &Frame) -> Vec<Run> {
         let header = &self.headers[&(frame.job, frame.array)];
-        let (mut counts, mut inputs, mut literals) =
-            (frame.input_counts.iter(), frame.inputs.iter(), frame.literals.iter());
-        let mut runs = Vec::new();
-        for (position, index) in frame.indexes.iter().enumerate() {
-            let mut digest = Digest::default();
-            digest.bytes(header.function.as_bytes());
-            digest.bytes(frame.arguments.get(position).unwrap_or(&header.common_arguments));
-            let mut read = Vec::new();
-            for group in &header.inputs {
-                match group {
-                    InputGroup::Partitions => {
-                        let count = *counts.next().unwrap();
-                        digest.number(u64::from(count));
-                        for input in inputs.by_ref().take(count as usize) {
-                            digest.bytes(&input.partition.info.hash.0);
-                            read.push((input.partition, frame.sources[input.source as usize].name.clone()));
-                        }
-                    }
-                    InputGroup::Dataset(_) => digest.number(u64::from(*index)),
-                    InputGroup::Literal(bytes) => digest.bytes(bytes),
-                    InputGroup::PerTaskLiteral => digest.bytes(literals.next().unwrap()),
-                }
-            }
-            let attempt = frame.attempt(position).unwrap();
-            let info = |output| OutputInfo { size: self.output_size, hash: digest.output(output) };
-            if !self.cancelled.contains(&attempt) {
-                let outputs = (0..header.outputs).map(info).collect();
-                runs.push(Run { attempt, frame: frame.id, inputs: read, outputs });
-            }
-        }
+        let mut runs = runs_of(header, frame, |_| self.output_size);
+        runs.retain(|run| !self.cancelled.contains(&run.attempt));
         runs
     }
 
@@ -289,4 +261,43 @@ impl HostModel {
         let failed = FailedAttempt { attempt: run.attempt, failure, usage: Usage::default(), missing_inputs };
         Report { failed: vec![failed], ..Report::default() }
     }
+}
+
+/// What each task of a frame does: it reads its inputs, and writes the digest of everything that it was given.
+///
+/// # Panics
+/// If the columns of the frame do not fit together.
+#[must_use]
+pub fn runs_of(header: &ArrayHeader, frame: &Frame, size: impl Fn(&ContentHash) -> ByteSize) -> Vec<Run> {
+    let (mut counts, mut inputs, mut literals) =
+        (frame.input_counts.iter(), frame.inputs.iter(), frame.literals.iter());
+    let mut runs = Vec::new();
+    for (position, index) in frame.indexes.iter().enumerate() {
+        let mut digest = Digest::default();
+        digest.bytes(header.function.as_bytes());
+        digest.bytes(frame.arguments.get(position).unwrap_or(&header.common_arguments));
+        let mut read = Vec::new();
+        for group in &header.inputs {
+            match group {
+                InputGroup::Partitions => {
+                    let count = *counts.next().unwrap();
+                    digest.number(u64::from(count));
+                    for input in inputs.by_ref().take(count as usize) {
+                        digest.bytes(&input.partition.info.hash.0);
+                        read.push((input.partition, frame.sources[input.source as usize].name.clone()));
+                    }
+                }
+                InputGroup::Dataset(_) => digest.number(u64::from(*index)),
+                InputGroup::Literal(bytes) => digest.bytes(bytes),
+                InputGroup::PerTaskLiteral => digest.bytes(literals.next().unwrap()),
+            }
+        }
+        let attempt = frame.attempt(position).unwrap();
+        let info = |output| {
+            let hash = digest.output(output);
+            OutputInfo { size: size(&hash), hash }
+        };
+        runs.push(Run { attempt, frame: frame.id, inputs: read, outputs: (0..header.outputs).map(info).collect() });
+    }
+    runs
 }

@@ -16,6 +16,6 @@ pub use builders::{
     ArrayBuilder, JobBuilder, MODULE, all, array, dataset, each, fold, job, list, literal, policy, slice,
 };
 pub use cluster::Cluster;
-pub use host::{HostModel, Run};
+pub use host::{HostModel, Run, runs_of};
 pub use random::Random;
-pub use reference::Reference;
+pub use reference::{Reference, size_of_output, uploaded};

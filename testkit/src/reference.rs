@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use partita_types::{Arguments, ArraySource, ContentHash, Edge, JobSpec, TaskCount};
+use partita_types::{Arguments, ArraySource, ContentHash, DatasetName, Edge, JobSpec, OutputInfo, TaskCount};
 
 use crate::random::mix;
 
@@ -39,16 +39,48 @@ pub struct Reference {
     digests: Vec<Vec<Digest>>,
     /// How many outputs the tasks of each array have.
     outputs: Vec<u32>,
+    /// How many splits each dataset has.
+    splits: BTreeMap<DatasetName, u32>,
+}
+
+/// The size of an output with this content: any number from 1 to 4096 bytes, the same for all who ask.
+#[must_use]
+pub fn size_of_output(hash: &ContentHash) -> partita_types::ByteSize {
+    partita_types::ByteSize(1 + (u64::from(hash.0[0]) << 8 | u64::from(hash.0[1])) % 4_096)
+}
+
+/// What a client uploads for a task of an array.
+#[must_use]
+pub fn uploaded(array: u32, index: u32) -> OutputInfo {
+    let hash = upload_digest(array, index).output(0);
+    OutputInfo { size: size_of_output(&hash), hash }
+}
+
+fn upload_digest(array: u32, index: u32) -> Digest {
+    let mut digest = Digest::default();
+    digest.bytes(b"upload");
+    digest.number(u64::from(array));
+    digest.number(u64::from(index));
+    digest
 }
 
 impl Reference {
-    /// For a job without datasets and uploads.
+    /// For a job without datasets. Uploads are those of [`uploaded`].
     ///
     /// # Panics
-    /// On a dataset or an upload.
+    /// On a dataset.
     #[must_use]
     pub fn new(spec: &JobSpec) -> Self {
-        let mut reference = Self { digests: Vec::new(), outputs: Vec::new() };
+        Self::with_datasets(spec, BTreeMap::new())
+    }
+
+    /// For a job that reads datasets with so many splits.
+    ///
+    /// # Panics
+    /// On a dataset that is not among them.
+    #[must_use]
+    pub fn with_datasets(spec: &JobSpec, splits: BTreeMap<DatasetName, u32>) -> Self {
+        let mut reference = Self { digests: Vec::new(), outputs: Vec::new(), splits };
         for array in &spec.arrays {
             let folds = array.inputs.iter().any(|edge| matches!(edge, Edge::Fold { .. }));
             let tasks = if folds { reference.fold_plan(array).len() as u32 } else { reference.length(array) };
@@ -68,6 +100,12 @@ impl Reference {
         self.digests[array as usize].len() as u32
     }
 
+    /// How many outputs each task of an array has.
+    #[must_use]
+    pub fn width(&self, array: u32) -> u32 {
+        self.outputs[array as usize]
+    }
+
     /// The right content of an output.
     #[must_use]
     pub fn output(&self, array: u32, index: u32, output: u32) -> ContentHash {
@@ -83,6 +121,7 @@ impl Reference {
             Edge::Slice { array } => Some(self.outputs[array.0 as usize]),
             Edge::List { tasks } => Some(tasks.len() as u32),
             Edge::Literal { values } if values.len() > 1 => Some(values.len() as u32),
+            Edge::Dataset { dataset, .. } => Some(self.splits[dataset]),
             _ => None,
         };
         array.inputs.iter().find_map(of_edge).unwrap_or(1)
@@ -110,7 +149,9 @@ impl Reference {
     }
 
     fn digest(&self, array: &partita_types::ArraySpec, index: u32) -> Digest {
-        let ArraySource::Function { function, .. } = &array.source else { panic!("uploads have no reference") };
+        let ArraySource::Function { function, .. } = &array.source else {
+            return upload_digest(self.digests.len() as u32 - 1, index);
+        };
         let mut digest = Digest::default();
         digest.bytes(function.as_bytes());
         match &array.arguments {
@@ -140,7 +181,7 @@ impl Reference {
                 }
                 Edge::Literal { values } if values.len() > 1 => digest.bytes(&values[index as usize]),
                 Edge::Literal { values } => digest.bytes(&values[0]),
-                Edge::Dataset { .. } => panic!("datasets have no reference"),
+                Edge::Dataset { .. } => digest.number(u64::from(index)),
             }
         }
         digest

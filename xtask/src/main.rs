@@ -11,6 +11,7 @@ mod demo;
 mod etl;
 mod guests;
 mod setup;
+mod sim;
 mod tidy;
 mod workspace;
 
@@ -40,6 +41,8 @@ enum Command {
     Etl(etl::Arguments),
     /// Measure, and print figures.
     Bench(bench::Arguments),
+    /// Simulate clusters in which everything goes wrong, seed after seed.
+    Sim(sim::Arguments),
     /// Run every check: format, lints, all tests, documentation, examples. What continuous integration calls.
     Test(checks::Arguments),
     /// Check the rules of the source tree that no compiler checks.
@@ -68,6 +71,7 @@ fn run(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Demo(arguments) => demo::run(&workspace, arguments)?,
         Command::Etl(arguments) => etl::run(&workspace, arguments)?,
         Command::Bench(arguments) => bench::run(&workspace, arguments)?,
+        Command::Sim(arguments) => sim::run(&workspace, arguments)?,
         Command::Test(arguments) => return checks::run(&workspace, arguments),
         Command::Tidy => {
             let faults = tidy::check(&workspace)?;

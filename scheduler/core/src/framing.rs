@@ -8,8 +8,10 @@ use partita_types::{
 
 use crate::Core;
 use crate::array::{Array, Input};
+use crate::edges::Read;
 use crate::job::Job;
 use crate::plan::Plan;
+use crate::planted::Bug;
 use crate::results::stored;
 use crate::task::Place;
 
@@ -32,7 +34,11 @@ impl Core {
         for index in &plan.indexes {
             for group in &groups {
                 let before = found.inputs.len();
+                let wrong = self.has(Bug::WrongSliceParent)
+                    && matches!(job.array(plan.array).inputs[*group as usize], Input::Slice { .. });
                 job.each_read_of_group(plan.array, *index, *group, &mut |read| {
+                    let last = read.index + 1 == job.array(read.array).len();
+                    let read = Read { index: if wrong && last { 0 } else { read.index }, ..read };
                     let place = job.task(read.array, read.index).place();
                     let partition = stored(job, ArrayIndex(read.array), read.index, read.output);
                     let (Place::At(host), Some(partition)) = (place, partition) else {

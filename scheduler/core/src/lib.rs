@@ -32,6 +32,7 @@ mod locations;
 mod modules;
 mod placement;
 mod plan;
+mod planted;
 mod preemption;
 mod questions;
 mod ranges;
@@ -55,6 +56,7 @@ mod view;
 pub use action::{Action, HostCommand, JobEnd, JobEvent, Refusal, Reply, TaskEnd};
 pub use event::{Event, HostHello, HostMessage, IdempotencyKey, Request, RequestId};
 pub use invariants::Violation;
+pub use planted::Bug;
 pub use record::Record;
 pub use timers::{HOST_TIMEOUT, RECOVERY_TIME};
 pub use view::{ArrayView, Explanation, HostView, JobTotals, JobView, TaskCounts, TenantView};
@@ -103,6 +105,8 @@ pub struct Core {
     /// Frames that were stopped in favour of guarantees.
     preempted: u64,
     known_hosts: KnownHosts,
+    /// A fault on purpose.
+    planted: Option<Bug>,
 }
 
 impl Core {

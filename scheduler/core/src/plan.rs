@@ -14,6 +14,7 @@ use crate::claims::Need;
 use crate::history::Lot;
 use crate::host::Host;
 use crate::job::Job;
+use crate::planted::Bug;
 use crate::share::{Amount, Standing, Withheld};
 use crate::task::Place;
 use crate::tenant::Tenant;
@@ -83,7 +84,11 @@ impl Core {
     pub(crate) fn next_tenant(&self, capacity: Amount, passed: &BTreeSet<TenantId>) -> Option<TenantId> {
         let candidates =
             self.tenants.iter().filter(|tenant| !tenant.runnable.is_empty() && !passed.contains(&tenant.id));
-        candidates.min_by_key(|tenant| tenant.rank(capacity)).map(|tenant| tenant.id)
+        let weight = |tenant: &Tenant| tenant.policy.as_ref().map_or(1, |policy| policy.quota.weight);
+        let lightest = || self.tenants.iter().min_by_key(|tenant| weight(tenant)).map(|tenant| tenant.id);
+        let starves = if self.has(Bug::LightestTenantStarves) { lightest() } else { None };
+        let order = |tenant: &&Tenant| (starves == Some(tenant.id), tenant.rank(capacity));
+        candidates.min_by_key(order).map(|tenant| tenant.id)
     }
 
     /// Whether any host could take a frame of anything.

@@ -8,6 +8,7 @@ use partita_types::{
 use crate::Core;
 use crate::action::{Action, JobEvent, TaskEnd};
 use crate::frame::LiveFrame;
+use crate::planted::Bug;
 use crate::preemption::preempted;
 use crate::ranges::runs;
 use crate::record::Record;
@@ -156,7 +157,7 @@ impl Core {
     pub(crate) fn close_attempt(&mut self, host: HostId, task: TaskId, number: AttemptNumber) -> bool {
         let slot = self.find_job(task.job).and_then(|job| {
             let slot = job.find_task(task.array, task.index)?;
-            slot.frame().filter(|_| slot.attempt == number.0.get())
+            slot.frame().filter(|_| slot.attempt == number.0.get() || self.has(Bug::StaleAttemptAccepted))
         });
         let slot = slot.filter(|slot| self.frames.get(*slot).is_some_and(|frame| frame.host == host));
         let Some(slot) = slot else {
@@ -200,11 +201,15 @@ impl Core {
     /// Gives back what a frame had reserved.
     pub(crate) fn release_frame(&mut self, slot: u32) {
         let Some(frame) = self.frames.remove(slot) else { return };
+        let kept = self.has(Bug::QuotaKeptOnHostLoss) && !self.hosts[frame.host.0 as usize].is_attached();
         let host = &mut self.hosts[frame.host.0 as usize];
         host.frames.remove(&slot);
         host.memory -= frame.memory;
         host.long_frames -= u32::from(frame.long);
         let usage = &mut self.tenants[frame.job.tenant.0 as usize].usage;
+        if kept {
+            return;
+        }
         usage.frames -= 1;
         usage.memory -= frame.memory;
         usage.cpu_thirds -= u64::from(frame_cpu(frame.long));

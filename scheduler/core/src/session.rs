@@ -9,6 +9,7 @@ use crate::Core;
 use crate::action::{Action, HostCommand};
 use crate::event::HostHello;
 use crate::host::{Host, Presence};
+use crate::planted::Bug;
 use crate::tenant::Tenant;
 use crate::timers::HOST_TIMEOUT;
 
@@ -95,6 +96,9 @@ impl Core {
         self.hosts[id.0 as usize].presence = Presence::Lost;
         let gone = self.unlocate_host(id);
         self.take_back_all(id, "it was lost", actions);
+        if self.has(Bug::LostOutputsForgotten) {
+            return;
+        }
         self.rebuild_needed(gone, Some(id), actions);
         self.note_lost(self.hosts[id.0 as usize].name.clone(), actions);
     }

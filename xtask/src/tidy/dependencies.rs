@@ -5,7 +5,7 @@ use super::Fault;
 use crate::workspace::Package;
 
 /// The directories of the tree, bottom first. A package belongs to the entry that is its directory or holds it.
-const ORDER: [&str; 17] = [
+const ORDER: [&str; 19] = [
     "types",
     "policies",
     "protocol",
@@ -18,9 +18,11 @@ const ORDER: [&str; 17] = [
     "scheduler/core",
     "scheduler/store",
     "scheduler/service",
+    "client/logic",
     "client",
     "cli",
     "testkit",
+    "sim",
     "bench",
     "tests",
 ];
@@ -46,7 +48,7 @@ const FENCED: [(&str, &[&str]); 6] = [
 /// Libraries that packages without I/O must not have.
 const IMPURE: [&str; 6] = ["tokio", "tonic", "rustix", "libc", "rand", "tempfile"];
 /// Packages without I/O.
-const PURE: [&str; 4] = ["types", "policies", "host/logic", "scheduler/core"];
+const PURE: [&str; 5] = ["types", "policies", "host/logic", "scheduler/core", "client/logic"];
 
 /// Checks what each package needs, tests aside for the libraries.
 pub(super) fn check(packages: &[Package]) -> Vec<Fault> {

@@ -34,24 +34,26 @@ impl Default for RetryPolicy {
 
 /// Counts the attempts of one call.
 #[derive(Debug, Clone)]
-pub(crate) struct Backoff {
+pub struct Backoff {
     policy: RetryPolicy,
     made: u32,
 }
 
 impl Backoff {
-    pub(crate) fn new(policy: RetryPolicy) -> Self {
+    /// Nothing was tried but the first time.
+    #[must_use]
+    pub const fn new(policy: RetryPolicy) -> Self {
         Self { policy, made: 1 }
     }
 
     /// Forgets the attempts made so far, because there was progress.
-    pub(crate) fn reset(&mut self) {
+    pub fn reset(&mut self) {
         self.made = 1;
     }
 
     /// How long to wait before the next attempt, or `None` if there were enough. `random` spreads the waits of many
     /// clients over the second half of the interval.
-    pub(crate) fn next(&mut self, random: u64) -> Option<Duration> {
+    pub fn next(&mut self, random: u64) -> Option<Duration> {
         if self.made >= self.policy.attempts {
             return None;
         }

@@ -1,0 +1,117 @@
+//! What must hold whenever work is handed out.
+
+use partita_core::{RECOVERY_TIME, TaskEnd};
+use partita_types::{AttemptId, Frame, HostId, TaskId, TenantId};
+
+use super::History;
+use crate::world::World;
+use crate::{Checked, ensure};
+
+/// Frames that others may get while a tenant that could run something has nothing.
+const PATIENCE: u32 = 60;
+
+impl World {
+    /// Everything about one frame.
+    pub(super) fn check_frame(&mut self, host: HostId, frame: &Frame) -> Checked {
+        self.work_goes_to_attached_hosts_only(host)?;
+        for place in 0..frame.indexes.len() {
+            let Some(attempt) = frame.attempt(place) else { continue };
+            self.history.nothing_that_succeeded_runs_again(attempt.task)?;
+            self.history.nothing_starts_after_a_cancel(attempt.task)?;
+            self.history.attempt_numbers_only_grow(attempt)?;
+            self.history.a_task_runs_on_one_host_at_a_time(attempt.task, host)?;
+        }
+        self.history.what_is_read_has_succeeded(frame)?;
+        frames_read_their_own_job_only(frame)?;
+        self.nobody_starves(frame.job.tenant)
+    }
+
+    /// I10: no work for a host without a session.
+    fn work_goes_to_attached_hosts_only(&self, host: HostId) -> Checked {
+        let Some(core) = self.scheduler.core() else { return Ok(()) };
+        let state = core.hosts().get(host.0 as usize).map(|view| view.state);
+        ensure(state == Some("attached"), "work_goes_to_attached_hosts_only", || format!("host {}: {state:?}", host.0))
+    }
+
+    /// I18: while one tenant gets frames, no other that could run something goes without for ever.
+    fn nobody_starves(&mut self, served: TenantId) -> Checked {
+        let Some(core) = self.scheduler.core() else { return Ok(()) };
+        // What is ready may wait for inputs at a host that is away, and for all hosts after a restart.
+        let recovers = self.now < self.scheduler.started + RECOVERY_TIME.as_micros() as u64;
+        let away = |state| core.hosts().iter().any(|host| host.state == state);
+        // Guarantees go first: on what is left of a cluster there may be nothing else.
+        let guarantees = self.plan.tenants.iter().any(|tenant| tenant.guaranteed > 0);
+        if recovers || away("detached") || guarantees && (away("lost") || core.hosts().len() < self.hosts.len()) {
+            self.history.passed_over.clear();
+            return Ok(());
+        }
+        let waiting: Vec<TenantId> = core
+            .tenants()
+            .into_iter()
+            .filter(|tenant| tenant.id != served && tenant.concurrent_tasks == 0)
+            .map(|tenant| tenant.id)
+            .filter(|tenant| core.jobs(*tenant).iter().any(|job| job.counts.ready > 0))
+            .collect();
+        self.history.passed_over.retain(|tenant, _| waiting.contains(tenant));
+        for tenant in waiting {
+            let frames = self.history.passed_over.entry(tenant).or_default();
+            *frames += 1;
+            let frames = *frames;
+            ensure(frames <= PATIENCE, "nobody_starves", || {
+                format!("tenant {tenant} has ready tasks and nothing at a host, while others got {frames} frames")
+            })?;
+        }
+        Ok(())
+    }
+}
+
+impl History {
+    /// I33: what finished, as far as the journal knows, is not run again.
+    fn nothing_that_succeeded_runs_again(&self, task: TaskId) -> Checked {
+        let entry = self.ledger.tasks.get(&task).copied().unwrap_or_default();
+        let ended = entry.succeeded || entry.failed;
+        ensure(!ended, "nothing_that_ended_runs_again", || format!("task {task}: {entry:?}"))
+    }
+
+    /// I38: after its job was cancelled, no attempt starts.
+    fn nothing_starts_after_a_cancel(&self, task: TaskId) -> Checked {
+        let ledger = &self.ledger;
+        let stopped =
+            [&ledger.cancelled, &ledger.expired, &ledger.released].iter().any(|jobs| jobs.contains(&task.job));
+        ensure(!stopped, "nothing_starts_after_a_cancel", || format!("task {task}"))
+    }
+
+    /// I2: every attempt has a larger number than those before.
+    fn attempt_numbers_only_grow(&mut self, attempt: AttemptId) -> Checked {
+        let recorded = self.ledger.tasks.get(&attempt.task).map_or(0, |entry| entry.attempt);
+        let handed = self.handed.insert(attempt.task, attempt.number).map_or(0, |number| number.0.get());
+        let grows = attempt.number.0.get() > recorded.max(handed);
+        ensure(grows, "attempt_numbers_only_grow", || format!("{attempt} after {handed}, recorded {recorded}"))
+    }
+
+    /// I9: a task is at one host, until that attempt has ended.
+    fn a_task_runs_on_one_host_at_a_time(&mut self, task: TaskId, host: HostId) -> Checked {
+        let before = self.open.insert(task, host);
+        ensure(before.is_none(), "a_task_runs_on_one_host_at_a_time", || {
+            format!("task {task} goes to host {} and is at host {before:?}", host.0)
+        })
+    }
+
+    /// I5: a task reads only from tasks that succeeded; so nothing runs that depends on a failed one.
+    fn what_is_read_has_succeeded(&self, frame: &Frame) -> Checked {
+        for input in &frame.inputs {
+            let source = input.partition.id.attempt.task;
+            let end = self.ends.get(&source);
+            ensure(end == Some(&TaskEnd::Succeeded), "what_is_read_has_succeeded", || {
+                format!("a task of array {} of job {} reads task {source}: {end:?}", frame.array, frame.job)
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// I6, I29: nothing crosses the border between tenants, nor that between jobs.
+fn frames_read_their_own_job_only(frame: &Frame) -> Checked {
+    let foreign = frame.inputs.iter().find(|input| input.partition.id.attempt.task.job != frame.job);
+    ensure(foreign.is_none(), "frames_read_their_own_job_only", || format!("job {}: {foreign:?}", frame.job))
+}

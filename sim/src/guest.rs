@@ -1,0 +1,62 @@
+//! Guests of the simulation: how long a task takes and how it ends, from its identity alone, so that a smaller plan
+//! does not change what the tasks left in it do.
+
+use std::time::Duration;
+
+use partita_testkit::Random;
+use partita_types::{AttemptId, Cause, Usage};
+
+/// Retries of every array: enough that only what is poisoned fails for good.
+pub(crate) const RETRIES: u32 = 30;
+/// The wall time limit of every task.
+pub(crate) const WALL_TIME: Duration = Duration::from_secs(8);
+/// The longest that a task takes by itself, once nothing goes wrong any more.
+pub(crate) const LONGEST_HEALED: u64 = 200_000;
+
+/// What an attempt is going to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Behaviour {
+    /// How long it runs, in microseconds.
+    pub(crate) micros: u64,
+    /// Why it fails, if it does.
+    pub(crate) cause: Option<Cause>,
+}
+
+impl Behaviour {
+    /// What an attempt of a task does, of which `faults` in 100 go wrong.
+    pub(crate) fn of(seed: u64, attempt: AttemptId, poisoned: bool, faults: u64) -> Self {
+        let task = attempt.task;
+        let identity = u64::from(task.job.tenant.0) << 48 ^ u64::from(task.job.number) << 32;
+        let identity = identity ^ u64::from(task.array.0) << 24 ^ u64::from(task.index) << 8;
+        let mut random = Random::new(seed ^ identity ^ u64::from(attempt.number.0.get()));
+        let random = &mut random.fork();
+        let healed = faults == 0;
+        let slow = !healed && random.chance(15);
+        let micros = if slow { random.between(500_000, 5_000_000) } else { random.between(500, LONGEST_HEALED) };
+        if poisoned && task.index == 0 {
+            let cause = if random.chance(70) { Cause::Failed } else { Cause::Module };
+            return Self { micros, cause: Some(cause) };
+        }
+        if !random.chance(faults) {
+            return Self { micros, cause: None };
+        }
+        let causes = [Cause::Trap, Cause::Retry, Cause::Crash, Cause::Panic, Cause::Memory, Cause::OutputSize];
+        if random.chance(15) {
+            // It hangs, and is killed at its limit.
+            return Self { micros: WALL_TIME.as_micros() as u64, cause: Some(Cause::WallTime) };
+        }
+        Self { micros, cause: Some(causes[random.below(causes.len() as u64) as usize]) }
+    }
+
+    /// Whether the executor is lost with the attempt.
+    pub(crate) fn kills_executor(&self) -> bool {
+        matches!(self.cause, Some(Cause::Crash | Cause::WallTime | Cause::CpuTime | Cause::Memory))
+    }
+
+    /// What the host measured, now and then nonsense: nobody must come to harm by it.
+    pub(crate) fn usage(&self, nonsense: bool) -> Usage {
+        let micros = if nonsense { u64::MAX } else { self.micros };
+        let peak_memory = partita_types::ByteSize(if nonsense { u64::MAX } else { 1 << 20 });
+        Usage { cpu: partita_types::CpuTime::from_micros(micros), peak_memory }
+    }
+}

@@ -1,0 +1,326 @@
+//! Lanes of simulated hosts: frames are admitted, get their inputs, run task by task, and their ends are reported.
+
+use partita_host_logic::{AdmitError, Logic, Offer, Prepared, Returned, Taken, WorkId};
+use partita_testkit::Run;
+use partita_types::{
+    AttemptId, Cause, CpuTime, FailedAttempt, Failure, Frame, PartitionId, Report, SucceededBatch, Usage,
+};
+
+use crate::guest::Behaviour;
+use crate::world::{Step, Word, World};
+use crate::{Checked, ensure};
+
+/// How long ends gather before they are reported.
+const GATHER: u64 = 2_000;
+
+/// A core of a host that runs a frame.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    work: WorkId,
+    frame: Frame,
+    runs: Vec<Run>,
+    /// Positions of the frame that it took, and which of them runs.
+    positions: Vec<usize>,
+    at: usize,
+    /// Of the task that runs; the planned end of another is void.
+    serial: u64,
+    behaviour: Behaviour,
+    cpu: CpuTime,
+}
+
+impl Lane {
+    /// Its executor is killed, and nobody wants to know.
+    pub(crate) fn stop(self, logic: &mut Logic<Frame>) {
+        logic.give_back(self.work, self.frame, self.at, self.cpu, None);
+    }
+
+    pub(crate) fn work(&self) -> WorkId {
+        self.work
+    }
+
+    /// How many of its tasks have ended.
+    pub(crate) fn ended(&self) -> usize {
+        self.at
+    }
+
+    fn run(&self) -> &Run {
+        &self.runs[self.positions[self.at]]
+    }
+}
+
+impl World {
+    /// Takes a frame in.
+    pub(crate) fn admit(&mut self, position: usize, frame: Frame) {
+        let host = &mut self.hosts[position];
+        let attempts: Vec<AttemptId> = (0..frame.indexes.len()).filter_map(|place| frame.attempt(place)).collect();
+        let Some(header) = host.headers.get(&(frame.job, frame.array)) else {
+            return self.refuse(position, &frame, &attempts, Cause::HostLost);
+        };
+        let memory = header.limits.memory;
+        let offer = Offer { frame: frame.id, tenant: frame.job.tenant, memory, attempts: attempts.clone() };
+        match host.logic.admit(offer) {
+            Ok(work) => {
+                let remote = frame.sources.iter().any(|source| source.name != host.name);
+                let wait = if remote { self.random.network.between(500, 50_000) } else { 0 };
+                let process = self.hosts[position].process;
+                self.hosts[position].preparing.insert(work, frame);
+                self.plan_step(wait, Step::Prepared { host: position, process, work });
+            }
+            Err(AdmitError::TooLarge { .. }) => self.refuse(position, &frame, &attempts, Cause::Memory),
+            Err(AdmitError::Full) => self.refuse(position, &frame, &attempts, Cause::Preempted),
+        }
+    }
+
+    fn refuse(&mut self, position: usize, frame: &Frame, attempts: &[AttemptId], cause: Cause) {
+        for attempt in attempts {
+            self.fail(position, *attempt, cause, Usage::default(), Vec::new());
+        }
+        self.hosts[position].report.finished_frames.push(frame.id);
+        self.plan_report(position);
+    }
+
+    /// The inputs of a frame were fetched, as far as they are where they are said to be.
+    pub(crate) fn on_prepared(&mut self, position: usize, process: u64, work: WorkId) {
+        if self.hosts[position].process != process || !self.hosts[position].alive {
+            return;
+        }
+        let Some(frame) = self.hosts[position].preparing.remove(&work) else { return };
+        if !self.hosts[position].logic.is_preparing(work) {
+            return;
+        }
+        let mut failed = Vec::new();
+        for (place, run) in self.hosts[position].runs(&frame).iter().enumerate() {
+            let missing = self.missing(run);
+            if !missing.is_empty() {
+                failed.push(place);
+                self.fail(position, run.attempt, Cause::Input, Usage::default(), missing);
+            }
+        }
+        match self.hosts[position].logic.prepared(work, frame, &failed) {
+            Prepared::Queued => self.start_lanes(position),
+            Prepared::Finished(frame) => self.hosts[position].report.finished_frames.push(frame),
+            Prepared::Gone => {}
+        }
+        self.plan_report(position);
+    }
+
+    /// Inputs that cannot be had.
+    fn missing(&mut self, run: &Run) -> Vec<PartitionId> {
+        let (hosts, now) = (&self.hosts, self.now);
+        let there = |input: &&(partita_types::StoredPartition, partita_types::HostName)| {
+            let source = hosts.iter().find(|host| host.name == input.1);
+            source.is_some_and(|host| {
+                host.alive && host.frozen_until <= now && host.store.get(&input.0.id) == Some(&input.0.info)
+            })
+        };
+        let mut missing: Vec<PartitionId> =
+            run.inputs.iter().filter(|input| !there(input)).map(|(stored, _)| stored.id).collect();
+        if !self.healed && missing.is_empty() && self.random.network.chance(1) {
+            missing.extend(run.inputs.first().map(|(stored, _)| stored.id));
+        }
+        missing
+    }
+
+    /// Gives frames to idle lanes.
+    pub(crate) fn start_lanes(&mut self, position: usize) {
+        for number in 0..self.hosts[position].lanes.len() {
+            if self.hosts[position].lanes[number].is_some() {
+                continue;
+            }
+            let now = self.timestamp();
+            match self.hosts[position].logic.take(now) {
+                Taken::Job(job) => {
+                    let host = &mut self.hosts[position];
+                    let runs = host.runs(&job.payload);
+                    let lane = Lane {
+                        work: job.work,
+                        frame: job.payload,
+                        runs,
+                        positions: job.positions,
+                        at: 0,
+                        serial: 0,
+                        behaviour: Behaviour { micros: 0, cause: None },
+                        cpu: CpuTime::default(),
+                    };
+                    host.lanes[number] = Some(lane);
+                    self.start_task(position, number);
+                }
+                Taken::Nothing { until: Some(until) } if until > now => {
+                    let process = self.hosts[position].process;
+                    self.plan_step(until.micros - self.now, Step::TakeWork { host: position, process });
+                    return;
+                }
+                Taken::Nothing { .. } => return,
+            }
+        }
+    }
+
+    fn start_task(&mut self, position: usize, number: usize) {
+        let serial = self.next_serial();
+        let faults = if self.healed { 0 } else { self.plan.guest_faults };
+        let seed = self.random.guests;
+        let Some(lane) = self.hosts[position].lanes[number].as_ref() else { return };
+        let attempt = lane.run().attempt;
+        let behaviour = Behaviour::of(seed, attempt, self.is_poisoned(attempt.task), faults);
+        let host = &mut self.hosts[position];
+        let process = host.process;
+        if let Some(lane) = host.lanes[number].as_mut() {
+            (lane.serial, lane.behaviour) = (serial, behaviour);
+        }
+        self.plan_step(behaviour.micros, Step::EndTask { host: position, process, lane: number, serial });
+    }
+
+    /// The task on a lane ends by itself.
+    pub(crate) fn on_task_end(&mut self, position: usize, process: u64, number: usize, serial: u64) -> Checked {
+        let host = &self.hosts[position];
+        let current = host.process == process && host.alive;
+        let lane = host.lanes[number].as_ref().filter(|lane| current && lane.serial == serial);
+        let Some(lane) = lane else { return Ok(()) };
+        let (run, behaviour) = (lane.run().clone(), lane.behaviour);
+        self.check_outputs(&run)?;
+        self.end_task(position, number, &run, behaviour);
+        Ok(())
+    }
+
+    fn end_task(&mut self, position: usize, number: usize, run: &Run, behaviour: Behaviour) {
+        let nonsense = !self.healed && self.random.processes.chance(1);
+        let usage = behaviour.usage(nonsense);
+        match behaviour.cause {
+            None => self.succeed(position, run, usage),
+            Some(cause) => self.fail(position, run.attempt, cause, usage, Vec::new()),
+        }
+        let now = self.timestamp();
+        let Some(lane) = self.hosts[position].lanes[number].as_mut() else { return };
+        lane.cpu = lane.cpu.saturating_add(CpuTime::from_micros(behaviour.micros));
+        lane.at += 1;
+        let lost = behaviour.kills_executor();
+        if lost || lane.at == lane.positions.len() {
+            self.give_back(position, number, lost.then_some(now));
+        } else {
+            self.start_task(position, number);
+        }
+        self.plan_report(position);
+    }
+
+    /// A lane is done with a frame, or lost its executor.
+    fn give_back(&mut self, position: usize, number: usize, lost: Option<partita_types::Timestamp>) {
+        let host = &mut self.hosts[position];
+        let Some(lane) = host.lanes[number].take() else { return };
+        let returned = host.logic.give_back(lane.work, lane.frame, lane.at, lane.cpu, lost);
+        let cancelled = match returned {
+            Returned::Again { cancelled } => cancelled,
+            Returned::Finished { frame: Some(frame), cancelled } => {
+                host.report.finished_frames.push(frame);
+                cancelled
+            }
+            Returned::Finished { frame: None, .. } => Vec::new(),
+        };
+        for attempt in cancelled {
+            self.fail(position, attempt, Cause::Cancelled, Usage::default(), Vec::new());
+        }
+        self.start_lanes(position);
+    }
+
+    /// Stops attempts wherever they are.
+    pub(crate) fn cancel_attempts(&mut self, position: usize, attempts: &[AttemptId]) {
+        let cancelled = self.hosts[position].logic.cancel(attempts);
+        for attempt in cancelled.attempts {
+            self.fail(position, attempt, Cause::Cancelled, Usage::default(), Vec::new());
+        }
+        self.hosts[position].report.finished_frames.extend(cancelled.finished);
+        for (work, positions) in cancelled.running {
+            let lanes = &self.hosts[position].lanes;
+            let runs_now = |lane: &Option<Lane>| {
+                lane.as_ref().is_some_and(|lane| lane.work == work && positions.contains(&lane.positions[lane.at]))
+            };
+            if let Some(number) = lanes.iter().position(runs_now) {
+                self.kill_task(position, number);
+            }
+        }
+        self.plan_report(position);
+    }
+
+    /// Kills the executor of a lane; what else is in its frame is handed on.
+    fn kill_task(&mut self, position: usize, number: usize) {
+        let Some(lane) = self.hosts[position].lanes[number].as_mut() else { return };
+        let attempt = lane.run().attempt;
+        lane.at += 1;
+        self.fail(position, attempt, Cause::Cancelled, Usage::default(), Vec::new());
+        let now = self.timestamp();
+        self.give_back(position, number, Some(now));
+    }
+
+    fn succeed(&mut self, position: usize, run: &Run, usage: Usage) {
+        let host = &mut self.hosts[position];
+        for (output, info) in (0_u32..).zip(&run.outputs) {
+            host.store.insert(PartitionId { attempt: run.attempt, output }, *info);
+        }
+        let task = run.attempt.task;
+        let fits = |batch: &&mut SucceededBatch| batch.job == task.job && batch.array == task.array;
+        let batches = &mut host.report.succeeded;
+        if batches.iter_mut().find(fits).is_none() {
+            batches.push(SucceededBatch {
+                job: task.job,
+                array: task.array,
+                indexes: Vec::new(),
+                attempts: Vec::new(),
+                outputs: Vec::new(),
+                usage: Vec::new(),
+                moved_partitions: 0,
+                moved_bytes: partita_types::ByteSize::ZERO,
+            });
+        }
+        let Some(batch) = batches.iter_mut().find(fits) else { return };
+        batch.indexes.push(task.index);
+        batch.attempts.push(run.attempt.number);
+        batch.outputs.extend_from_slice(&run.outputs);
+        batch.usage.push(usage);
+    }
+
+    fn fail(
+        &mut self,
+        position: usize,
+        attempt: AttemptId,
+        cause: Cause,
+        usage: Usage,
+        missing_inputs: Vec<PartitionId>,
+    ) {
+        let failure = Failure::new(cause, "simulated");
+        let failed = FailedAttempt { attempt, failure, usage, missing_inputs };
+        self.hosts[position].report.failed.push(failed);
+    }
+
+    fn plan_report(&mut self, position: usize) {
+        let host = &mut self.hosts[position];
+        let empty = host.report == Report::default();
+        if !empty && !host.report_planned && host.connected {
+            host.report_planned = true;
+            let session = host.session;
+            let wait = self.random.network.below(GATHER);
+            self.plan_step(wait, Step::SendReport { host: position, session });
+        }
+    }
+
+    pub(crate) fn send_report(&mut self, position: usize, session: u64) {
+        let host = &mut self.hosts[position];
+        if host.connected && host.session == session {
+            host.report_planned = false;
+            let (number, report) = host.keep_report();
+            host.remember(&report);
+            self.send_to_scheduler(position, Word::Report(number, report));
+        }
+    }
+
+    /// I25: whatever ran, ran on the right inputs and wrote what it always writes, even if nobody wants it any more.
+    fn check_outputs(&self, run: &Run) -> Checked {
+        let task = run.attempt.task;
+        let Some(client) = self.client_of(task.job) else { return Ok(()) };
+        for (output, info) in (0..).zip(&run.outputs) {
+            let right = client.reference.output(task.array.0, task.index, output);
+            ensure(info.hash == right, "outputs_are_what_the_reference_says", || {
+                format!("output {output} of {}: read {:?}", run.attempt, run.inputs)
+            })?;
+        }
+        Ok(())
+    }
+}
