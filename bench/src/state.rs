@@ -15,7 +15,7 @@ use partita_core::{
 };
 use partita_policy::{Quota, TenantPolicy};
 use partita_types::{
-    Arguments, ArrayIndex, ArrayOptions, ArraySource, ArraySpec, ByteSize, Edge, FunctionInfo, HostCapacity,
+    Arguments, ArrayIndex, ArrayOptions, ArraySource, ArraySpec, ByteSize, Edge, Features, FunctionInfo, HostCapacity,
     Incarnation, Isolation, JobSpec, MilliCpu, ModuleId, TaskCount, TaskLimits, TenantName, Timestamp,
 };
 
@@ -90,6 +90,7 @@ impl Alone {
             capacity: HostCapacity { cores: 1, memory: ByteSize::gib(1), partitions: ByteSize::gib(1) },
             isolation: Isolation::Full,
             address: "127.0.0.1:1".to_owned(),
+            features: Features::default(),
             inventory: Vec::new(),
             held: Vec::new(),
             ended: partita_types::Report::default(),

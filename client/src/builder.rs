@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use partita_types::{
     Arguments, ArrayIndex, ArrayOptions, ArraySource, ArraySpec, ByteSize, CpuTime, DatasetName, Edge, JobSpec,
-    LimitRequest, ModuleId, ModuleInfo, NameError, OutputRef, SpecError, TaskCount, check_arrays,
+    LabelName, LabelValue, LimitRequest, ModuleId, ModuleInfo, NameError, OutputRef, ResourceName, SpecError,
+    TaskCount, check_arrays,
 };
 use serde::Serialize;
 
@@ -507,6 +508,18 @@ impl ArrayBuilder<'_> {
     /// Default: what the tenant's policy allows for one task. As much as [`memory`](Self::memory) turns it off.
     pub fn memory_max(mut self, memory: ByteSize) -> Self {
         self.spec.options.memory_max = Some(memory);
+        self
+    }
+
+    /// Runs its tasks only at hosts with this label.
+    pub fn label(mut self, name: LabelName, value: LabelValue) -> Self {
+        self.spec.options.needs.labels.insert(name, value);
+        self
+    }
+
+    /// Runs its tasks only at hosts that have this resource, which each of them takes so much of while it runs.
+    pub fn resource(mut self, name: ResourceName, amount: u64) -> Self {
+        self.spec.options.needs.resources.insert(name, amount);
         self
     }
 

@@ -228,7 +228,8 @@ impl Client {
     pub async fn hosts(&self) -> Result<Vec<HostStatus>, Error> {
         let send = |channel, request| async move { cluster(channel).hosts(request).await };
         let answer = self.transport.call("list hosts", QUESTION, wire::Empty {}, send).await?;
-        Ok(answer.hosts.into_iter().map(Into::into).collect())
+        let hosts: Result<Vec<HostStatus>, _> = answer.hosts.into_iter().map(TryInto::try_into).collect();
+        hosts.map_err(|fault| Error::malformed("list hosts", fault))
     }
 
     /// What the tenant uses and may use; for operators and administrators all tenants.

@@ -6,9 +6,10 @@ use std::fmt;
 use std::ops::Range;
 
 use partita_protocol::client as wire;
+use partita_protocol::features_from_wire;
 use partita_types::{
-    ArrayIndex, ByteSize, Cause, CpuTime, FunctionInfo, MAX_ARRAYS_PER_JOB, MAX_TASKS_PER_ARRAY, ModuleId, ModuleInfo,
-    Timestamp,
+    ArrayIndex, ByteSize, Cause, CpuTime, Features, FunctionInfo, MAX_ARRAYS_PER_JOB, MAX_TASKS_PER_ARRAY, ModuleId,
+    ModuleInfo, Timestamp,
 };
 use serde::Serialize;
 
@@ -371,6 +372,8 @@ pub struct HostStatus {
     /// When it attached, microseconds since 1970.
     #[serde(rename = "attached_at_us", serialize_with = "timestamp")]
     pub attached_at: Timestamp,
+    /// What it has beyond its size.
+    pub features: Features,
 }
 
 /// What a tenant uses and may use.
@@ -559,9 +562,12 @@ impl From<wire::Principal> for Principal {
     }
 }
 
-impl From<wire::Host> for HostStatus {
-    fn from(host: wire::Host) -> Self {
-        Self {
+impl TryFrom<wire::Host> for HostStatus {
+    type Error = Fault;
+
+    fn try_from(host: wire::Host) -> Result<Self, Fault> {
+        let features = features_from_wire(host.labels, host.resources).map_err(|error| error.to_string())?;
+        Ok(Self {
             name: host.name,
             state: host.state,
             cores: host.cores,
@@ -573,7 +579,8 @@ impl From<wire::Host> for HostStatus {
             isolation: host.isolation,
             address: host.address,
             attached_at: Timestamp::from_micros(host.attached_at_us),
-        }
+            features,
+        })
     }
 }
 

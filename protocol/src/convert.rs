@@ -3,13 +3,16 @@
 //! From types to messages they cannot fail. From messages to types they check everything that the types promise, so
 //! that nobody checks again; sizes are bounded by the size of the message, which the transport limits.
 
+mod features;
 mod job;
 mod log;
 mod partition;
 mod session;
 mod work;
 
-use partita_types::{ArrayIndex, AttemptNumber, JobId, NameError, ParseIdError, TenantId};
+pub use features::{features_from_wire, features_to_wire};
+
+use partita_types::{ArrayIndex, AttemptNumber, FeatureError, JobId, NameError, ParseIdError, TenantId};
 
 /// A message that does not mean anything.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -50,6 +53,9 @@ pub enum DecodeError {
     /// A name of the wrong form.
     #[error(transparent)]
     Name(#[from] NameError),
+    /// Labels or resources that cannot be.
+    #[error(transparent)]
+    Features(#[from] FeatureError),
 }
 
 /// Checks that a column is as long as those it belongs to.

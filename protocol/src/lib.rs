@@ -40,7 +40,7 @@ mod generated {
     }
 }
 
-pub use convert::DecodeError;
+pub use convert::{DecodeError, features_from_wire, features_to_wire};
 pub use generated::partita::client::v1 as client;
 pub use generated::partita::host::v1 as host;
 pub use generated::partita::job::v1 as job;

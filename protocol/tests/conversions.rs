@@ -5,13 +5,13 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use partita_protocol::{DecodeError, host, job};
+use partita_protocol::{DecodeError, features_from_wire, host, job};
 use partita_types::{
     Arguments, ArrayHeader, ArrayIndex, ArrayOptions, ArraySource, ArraySpec, AttemptId, AttemptNumber, ByteSize,
-    Cause, ContentHash, CpuTime, DatasetGrant, DatasetName, DatasetPlan, Edge, FailedAttempt, Failure, Frame, FrameId,
-    HostId, HostName, HostTenant, InputGroup, InputPartition, JobId, JobSpec, LimitRequest, ModuleId, OutputInfo,
-    OutputRef, PartitionId, Report, Source, StoredPartition, SucceededBatch, TaskCount, TaskId, TaskLimits, TenantId,
-    TenantName, Timestamp, Usage, Welcome,
+    Cause, ContentHash, CpuTime, DatasetGrant, DatasetName, DatasetPlan, Edge, FailedAttempt, Failure, Features, Frame,
+    FrameId, HostId, HostName, HostTenant, InputGroup, InputPartition, JobId, JobSpec, LimitRequest, ModuleId,
+    OutputInfo, OutputRef, PartitionId, Report, Source, StoredPartition, SucceededBatch, TaskCount, TaskId, TaskLimits,
+    TenantId, TenantName, Timestamp, Usage, Welcome,
 };
 use prost::Message;
 
@@ -50,6 +50,26 @@ fn through_the_wire<M: Message + Default>(message: &M) -> M {
     M::decode(message.encode_to_vec().as_slice()).unwrap()
 }
 
+fn needs() -> Features {
+    let mut needs = Features::default();
+    needs.add_label("zone=a".parse().unwrap()).unwrap();
+    needs.add_resource("gpu=2".parse().unwrap()).unwrap();
+    needs
+}
+
+#[test]
+fn labels_and_resources_that_cannot_be_are_refused() {
+    let label = |name: &str| partita_protocol::job::Label { name: name.to_owned(), value: "a".to_owned() };
+    let resource = |amount| partita_protocol::job::Resource { name: "gpu".to_owned(), amount };
+    let fault = |labels, resources| features_from_wire(labels, resources).unwrap_err().to_string();
+    assert!(fault(vec![label("zone"), label("zone")], vec![]).contains("\"zone\" is given twice"));
+    assert!(fault(vec![label("Zone")], vec![]).contains("label name \"Zone\" is not valid"));
+    assert!(fault(vec![], vec![resource(0)]).contains("gpu with an amount of 0"));
+    assert!(
+        fault((0..40).map(|number| label(&format!("l{number}"))).collect(), vec![]).contains("40 labels are too many")
+    );
+}
+
 fn array(source: ArraySource, arguments: Arguments, inputs: Vec<Edge>) -> ArraySpec {
     let limits = LimitRequest { memory: Some(ByteSize::mib(64)), cpu_time: None, ..LimitRequest::default() };
     let options = ArrayOptions {
@@ -58,6 +78,7 @@ fn array(source: ArraySource, arguments: Arguments, inputs: Vec<Edge>) -> ArrayS
         limits,
         keep: true,
         memory_max: Some(ByteSize::gib(1)),
+        needs: needs(),
         ..ArrayOptions::default()
     };
     ArraySpec { name: "a".into(), source, tasks: TaskCount::FromInputs, arguments, inputs, outputs: 3, options }

@@ -152,6 +152,18 @@ impl ArrayBuilder {
         self
     }
 
+    /// With labels and resources that its hosts must have, such as `zone=a` and `gpu=1`.
+    ///
+    /// # Panics
+    /// If one is none.
+    #[must_use]
+    pub fn needs(mut self, labels: &[&str], resources: &[&str]) -> Self {
+        let needs = &mut self.spec.options.needs;
+        labels.iter().for_each(|label| needs.add_label(label.parse().unwrap()).unwrap());
+        resources.iter().for_each(|resource| needs.add_resource(resource.parse().unwrap()).unwrap());
+        self
+    }
+
     /// With other options.
     #[must_use]
     pub fn options(mut self, change: impl FnOnce(&mut ArrayOptions)) -> Self {

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use partita_core::{HostCommand, HostHello, HostMessage};
 use partita_types::{
     ArrayHeader, ArrayIndex, AttemptId, ByteSize, Cause, ContentHash, CpuTime, DatasetName, DatasetPlan, FailedAttempt,
-    Failure, Frame, FrameId, FunctionInfo, HeldFrame, HostCapacity, HostName, Incarnation, InputGroup, Isolation,
-    JobId, OutputInfo, PartitionId, Report, StoredPartition, SucceededBatch, Usage,
+    Failure, Features, Frame, FrameId, FunctionInfo, HeldFrame, HostCapacity, HostName, Incarnation, InputGroup,
+    Isolation, JobId, OutputInfo, PartitionId, Report, StoredPartition, SucceededBatch, Usage,
 };
 
 use crate::reference::Digest;
@@ -38,6 +38,8 @@ pub struct HostModel {
     pub functions: Result<Vec<FunctionInfo>, String>,
     /// How it answers when it lists a dataset: the number of splits. Others do not exist.
     pub datasets: BTreeMap<DatasetName, u32>,
+    /// What it has beyond its size.
+    pub features: Features,
     /// Whether it answers questions.
     pub answers: bool,
     /// Whether it stops attempts as soon as it is told to, rather than when [`HostModel::stop_told`] is called.
@@ -89,6 +91,7 @@ impl HostModel {
             cancelled: BTreeSet::new(),
             functions: Ok(vec![function("work", None, None), function("pair", Some(2), Some(1))]),
             datasets: BTreeMap::new(),
+            features: Features::default(),
             answers: true,
             obeys: true,
             told_to_stop: Vec::new(),
@@ -110,6 +113,7 @@ impl HostModel {
             capacity: self.capacity,
             isolation: self.isolation,
             address: format!("{}:7", self.name),
+            features: self.features.clone(),
             inventory: self.store.iter().map(|(id, info)| StoredPartition { id: *id, info: *info }).collect(),
             held,
             ended,
@@ -122,6 +126,17 @@ impl HostModel {
         let open = (0..frame.indexes.len()).filter(|at| !self.cancelled.contains(&frame.attempt(*at).unwrap()));
         let (indexes, attempts) = open.map(|at| (frame.indexes[at], frame.attempts[at])).unzip();
         HeldFrame { id: frame.id, job: frame.job, array: frame.array, indexes, attempts }
+    }
+
+    /// With labels and resources, such as `zone=a` and `gpu=2`.
+    ///
+    /// # Panics
+    /// If one is none.
+    #[must_use]
+    pub fn having(mut self, labels: &[&str], resources: &[&str]) -> Self {
+        labels.iter().for_each(|label| self.features.add_label(label.parse().unwrap()).unwrap());
+        resources.iter().for_each(|resource| self.features.add_resource(resource.parse().unwrap()).unwrap());
+        self
     }
 
     /// Starts anew with nothing.

@@ -99,6 +99,12 @@ name_type!(/// The name of a dataset in a tenant's policy.
     DatasetName, "dataset");
 name_type!(/// What people call tenants that lend to each other.
     CohortName, "cohort");
+name_type!(/// The name of a label of hosts, such as `zone`.
+    LabelName, "label");
+name_type!(/// What a label says of a host.
+    LabelValue, "label value");
+name_type!(/// The name of something countable that hosts have, such as `gpu`.
+    ResourceName, "resource");
 
 macro_rules! number_id {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {

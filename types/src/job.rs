@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ArrayIndex, ByteSize, DatasetName, LimitRequest, ModuleId};
+use crate::{ArrayIndex, ByteSize, DatasetName, FeatureError, Features, LimitRequest, ModuleId};
 
 /// Most arrays in one job; bounds the work of a submission.
 pub const MAX_ARRAYS_PER_JOB: usize = 10_000;
@@ -166,6 +166,8 @@ pub struct ArrayOptions {
     /// The most memory that an attempt may get. One that ran out of memory is followed by one with twice as much, up to
     /// this; that does not use up a retry. Default, and at most: what the tenant's policy allows for one task.
     pub memory_max: Option<ByteSize>,
+    /// What a host must have to run its tasks. Default: nothing beyond its size.
+    pub needs: Features,
 }
 
 impl Default for ArrayOptions {
@@ -178,6 +180,7 @@ impl Default for ArrayOptions {
             deterministic: true,
             keep: false,
             memory_max: None,
+            needs: Features::default(),
         }
     }
 }
@@ -254,6 +257,14 @@ pub enum SpecError {
         /// The other length.
         asked: u64,
     },
+    /// Labels or resources that no host could have.
+    #[error("array {array:?} asks for labels or resources that cannot be: {fault}")]
+    Needs {
+        /// The array.
+        array: String,
+        /// What is wrong.
+        fault: FeatureError,
+    },
     /// A combination that has no meaning.
     #[error("array {array:?}: {reason}")]
     Meaningless {
@@ -314,6 +325,7 @@ impl ArraySpec {
         if let Arguments::PerTask(list) = &self.arguments {
             at_most(&of("number of arguments"), list.len() as u64, u64::from(MAX_TASKS_PER_ARRAY))?;
         }
+        self.options.needs.check().map_err(|fault| SpecError::Needs { array: self.name.clone(), fault })?;
         self.check_kind()?;
         self.inputs.iter().try_for_each(|edge| self.check_edge(edge, before))
     }
@@ -326,6 +338,9 @@ impl ArraySpec {
         }
         match self.source {
             ArraySource::Upload if !self.inputs.is_empty() => meaningless("uploaded data has no inputs"),
+            ArraySource::Upload if !self.options.needs.is_empty() => {
+                meaningless("uploaded data runs nowhere; leave labels and resources out")
+            }
             ArraySource::Upload if self.outputs != 1 => meaningless("uploaded data has one output per task"),
             ArraySource::Upload if !matches!(self.tasks, TaskCount::Fixed(_)) => {
                 meaningless("uploaded data needs a task count")

@@ -3,6 +3,7 @@
 //! Every other crate speaks in these types. There is no I/O here, no async and no protobuf;
 //! the conversions from and to the wire live in `partita-protocol`.
 
+mod features;
 mod function;
 mod id;
 mod job;
@@ -12,10 +13,12 @@ mod resources;
 mod session;
 mod unit;
 
+pub use features::{FeatureError, Features, Label, MAX_FEATURES, MAX_RESOURCE, Resource};
 pub use function::{FunctionInfo, ModuleInfo};
 pub use id::{
     ArrayIndex, AttemptId, AttemptNumber, CohortName, ContentHash, DatasetName, FrameId, HostId, HostName, Incarnation,
-    JobId, ModuleId, NameError, ParseIdError, PartitionId, TaskId, TenantId, TenantName,
+    JobId, LabelName, LabelValue, ModuleId, NameError, ParseIdError, PartitionId, ResourceName, TaskId, TenantId,
+    TenantName,
 };
 pub use job::{
     Arguments, ArrayOptions, ArraySource, ArraySpec, Edge, JobSpec, MAX_ARRAYS_PER_JOB, MAX_OUTPUTS_PER_TASK,

@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 use partita_client::{HostStatus, Token};
 use partita_host::HostConfig;
 use partita_sandbox::Program;
-use partita_types::{ByteSize, HostName, parse_duration};
+use partita_types::{ByteSize, FeatureError, HostName, Label, Resource, parse_duration};
 use serde_json::json;
 
 use crate::app::App;
@@ -78,6 +78,12 @@ pub(crate) struct Process {
     /// For how long to go on with what was given out while the scheduler is away [default: 10 min].
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     away: Option<Duration>,
+    /// Says something about this host, for tasks that ask for it, as NAME=VALUE. May be given several times.
+    #[arg(long = "label", value_name = "NAME=VALUE")]
+    labels: Vec<Label>,
+    /// Something countable that this host has, for tasks that ask for it, as NAME=AMOUNT. May be given several times.
+    #[arg(long = "resource", value_name = "NAME=AMOUNT")]
+    resources: Vec<Resource>,
     /// What to log to standard error [default: $PARTITA_LOG, or info].
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
@@ -158,7 +164,13 @@ fn config(process: Process) -> anyhow::Result<HostConfig> {
     config.memory = process.memory.unwrap_or(config.memory);
     config.partitions = process.partitions.unwrap_or(config.partitions);
     config.away = process.away.unwrap_or(config.away);
+    process.labels.into_iter().try_for_each(|label| config.features.add_label(label)).map_err(wrong)?;
+    process.resources.into_iter().try_for_each(|resource| config.features.add_resource(resource)).map_err(wrong)?;
     Ok(config)
+}
+
+fn wrong(fault: FeatureError) -> anyhow::Error {
+    usage(fault.to_string())
 }
 
 /// Lists the hosts of the cluster.
@@ -179,6 +191,7 @@ fn listing(hosts: &[HostStatus]) -> Table {
         ("PARTITIONS", Align::Right),
         ("ISOLATION", Align::Left),
         ("ADDRESS", Align::Left),
+        ("LABELS AND RESOURCES", Align::Left),
     ]);
     for host in hosts {
         table.row([
@@ -192,6 +205,7 @@ fn listing(hosts: &[HostStatus]) -> Table {
             host.stored_partitions.to_string(),
             host.isolation.clone(),
             if host.address.is_empty() { "-".to_owned() } else { host.address.clone() },
+            if host.features.is_empty() { "-".to_owned() } else { host.features.to_string() },
         ]);
     }
     table

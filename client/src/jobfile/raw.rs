@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use partita_types::{ByteSize, parse_duration};
+use partita_types::{ByteSize, LabelName, LabelValue, ResourceName, parse_duration};
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use toml::Spanned;
 
@@ -50,6 +50,10 @@ pub(super) struct Array {
     pub(super) keep: Option<bool>,
     pub(super) deterministic: Option<bool>,
     pub(super) memory_max: Option<Size>,
+    #[serde(default)]
+    pub(super) labels: BTreeMap<LabelName, LabelValue>,
+    #[serde(default)]
+    pub(super) resources: BTreeMap<ResourceName, u64>,
 }
 
 /// All keys of all edges; `resolve` says which go together.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use partita_types::{
-    Arguments, ArrayIndex, ArrayOptions, ArraySource, ArraySpec, ByteSize, CpuTime, DatasetName, Edge, JobSpec,
-    LimitRequest, ModuleId, OutputRef, TaskCount, check_arrays,
+    Arguments, ArrayIndex, ArrayOptions, ArraySource, ArraySpec, ByteSize, CpuTime, DatasetName, Edge, Features,
+    JobSpec, LimitRequest, ModuleId, OutputRef, TaskCount, check_arrays,
 };
 use toml::Spanned;
 
@@ -284,6 +284,7 @@ fn options(raw: &raw::Array) -> ArrayOptions {
         deterministic: raw.deterministic.unwrap_or(default.deterministic),
         keep: raw.keep.unwrap_or(default.keep),
         memory_max: raw.memory_max.map(|size| size.0),
+        needs: Features { labels: raw.labels.clone(), resources: raw.resources.clone() },
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use partita_identity::token::Token;
 use partita_sandbox::Program;
-use partita_types::{ByteSize, HostName};
+use partita_types::{ByteSize, Features, HostName};
 
 /// Most core leases of one host; each has a thread and usually a process.
 const MAX_CORES: u32 = 1024;
@@ -41,6 +41,8 @@ pub struct HostConfig {
     pub memory: ByteSize,
     /// Memory for stored partitions.
     pub partitions: ByteSize,
+    /// What it has beyond its size: tasks ask for these labels and resources.
+    pub features: Features,
     /// How helper processes are started.
     pub program: Program,
     /// For how long the host goes on with what it was given while the scheduler is away. After that it stops what runs,
@@ -73,6 +75,7 @@ impl HostConfig {
             cores: default_cores(),
             memory: ByteSize(total.0 / 2),
             partitions: ByteSize(total.0 / 4),
+            features: Features::default(),
             program,
             away: AWAY,
         }
@@ -102,6 +105,9 @@ impl HostConfig {
             self.partitions >= MIN_PARTITIONS,
             format!("partitions is {}, which is less than {MIN_PARTITIONS}", self.partitions),
         );
+        if let Err(fault) = self.features.check() {
+            demand(false, fault.to_string());
+        }
         if let Some(advertise) = &self.advertise {
             demand(
                 is_host_port(advertise),

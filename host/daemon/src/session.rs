@@ -14,10 +14,10 @@ use std::time::Duration;
 use partita_host_logic::ledger;
 use partita_identity::random;
 use partita_identity::ticket::TicketKey;
-use partita_protocol::DecodeError;
 use partita_protocol::host::host_message::Message as ToScheduler;
 use partita_protocol::host::scheduler_message::Message as FromScheduler;
 use partita_protocol::host::{FrameReport, Heartbeat, Hello, HostMessage, PartitionList, SchedulerMessage};
+use partita_protocol::{DecodeError, features_to_wire};
 use partita_types::{AttemptId, HeldFrame, TaskId, Welcome, format_duration};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -148,6 +148,7 @@ fn hello(host: &Host) -> Hello {
         held.iter().flat_map(|frame| (0..frame.indexes.len()).map(|position| attempt(frame, position))).collect();
     let mut inventory = host.store.inventory();
     inventory.retain(|partition| !open.contains(&partition.id.attempt));
+    let (labels, resources) = features_to_wire(&host.config.features);
     Hello {
         incarnation: host.incarnation.0,
         cores: host.config.cores,
@@ -160,6 +161,8 @@ fn hello(host: &Host) -> Hello {
         succeeded: ended.succeeded.into_iter().map(Into::into).collect(),
         failed: ended.failed.into_iter().map(Into::into).collect(),
         last_report,
+        labels,
+        resources,
     }
 }
 

@@ -7,7 +7,7 @@ use partita_types::{
     FunctionInfo, JobSpec, LimitRequest, ModuleId, OutputRef, TaskCount, TaskLimits,
 };
 
-use super::{DecodeError, array, column, count, millis, require};
+use super::{DecodeError, array, column, count, features_from_wire, features_to_wire, millis, require};
 use crate::job as wire;
 
 impl From<JobSpec> for wire::JobSpec {
@@ -78,7 +78,7 @@ impl TryFrom<wire::ArraySpec> for ArraySpec {
             arguments,
             inputs: array.inputs.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             outputs: array.outputs,
-            options: array.options.unwrap_or_default().into(),
+            options: array.options.unwrap_or_default().try_into()?,
         })
     }
 }
@@ -156,6 +156,7 @@ fn list_rows(list: &wire::List) -> Result<Vec<Vec<OutputRef>>, DecodeError> {
 
 impl From<ArrayOptions> for wire::ArrayOptions {
     fn from(options: ArrayOptions) -> Self {
+        let (labels, resources) = features_to_wire(&options.needs);
         Self {
             priority: options.priority,
             retries: Some(options.retries),
@@ -164,14 +165,18 @@ impl From<ArrayOptions> for wire::ArrayOptions {
             nondeterministic: !options.deterministic,
             keep: options.keep,
             memory_max_bytes: options.memory_max.map(|size| size.0),
+            labels,
+            resources,
         }
     }
 }
 
-impl From<wire::ArrayOptions> for ArrayOptions {
-    fn from(options: wire::ArrayOptions) -> Self {
+impl TryFrom<wire::ArrayOptions> for ArrayOptions {
+    type Error = DecodeError;
+
+    fn try_from(options: wire::ArrayOptions) -> Result<Self, DecodeError> {
         let default = Self::default();
-        Self {
+        Ok(Self {
             priority: options.priority,
             retries: options.retries.unwrap_or(default.retries),
             backoff: options.backoff_ms.map_or(default.backoff, Duration::from_millis),
@@ -179,7 +184,8 @@ impl From<wire::ArrayOptions> for ArrayOptions {
             deterministic: !options.nondeterministic,
             keep: options.keep,
             memory_max: options.memory_max_bytes.map(ByteSize),
-        }
+            needs: features_from_wire(options.labels, options.resources)?,
+        })
     }
 }
 

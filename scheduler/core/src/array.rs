@@ -4,10 +4,11 @@
 //! between single tasks, except the reverse index of an explicit list.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use partita_types::{
-    Arguments, ArrayHeader, ArrayIndex, ArraySource, ArraySpec, DatasetPlan, Edge, HostId, InputGroup, JobId, ModuleId,
-    OutputInfo, TaskLimits, Timestamp,
+    Arguments, ArrayHeader, ArrayIndex, ArraySource, ArraySpec, DatasetPlan, Edge, Features, HostId, InputGroup, JobId,
+    ModuleId, OutputInfo, TaskLimits, Timestamp,
 };
 
 use crate::fold::FoldShape;
@@ -135,6 +136,8 @@ pub(crate) struct Array {
     pub(crate) dirty: bool,
     /// The tasks that have a past, by position.
     pub(crate) history: BTreeMap<u32, History>,
+    /// What its tasks need beyond memory; most need nothing. Frames keep it, too, since they can outlive their job.
+    pub(crate) needs: Option<Arc<Features>>,
 }
 
 impl Array {
@@ -173,6 +176,7 @@ impl Array {
             listed: false,
             dirty: false,
             history: BTreeMap::new(),
+            needs: (!spec.options.needs.is_empty()).then(|| Arc::new(spec.options.needs.clone())),
             spec,
         }
     }

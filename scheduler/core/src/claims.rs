@@ -5,29 +5,48 @@
 //! it is gets a host where it will fit, and others may only use what they cannot delay it with. Where run times are not
 //! known in advance, that is the memory and the resources beside it.
 
-use partita_types::{FrameId, HostId, TenantId};
+use std::sync::Arc;
+
+use partita_types::{Features, FrameId, HostId, ResourceName, TenantId};
 
 use crate::Core;
 use crate::array::Array;
+use crate::frame::LiveFrame;
 use crate::host::Host;
 use crate::share::{Amount, frame_cpu};
 use crate::tenant::Tenant;
 
 /// What a frame needs at a host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Need {
     pub(crate) memory: u64,
     pub(crate) long: bool,
+    /// Labels, and resources of which each frame holds some while it is there.
+    pub(crate) features: Option<Arc<Features>>,
 }
 
 impl Need {
     pub(crate) fn of(tenant: &Tenant, array: &Array, memory: u64) -> Self {
-        Self { memory, long: tenant.run_times.get(array.learned).is_long() }
+        Self { memory, long: tenant.run_times.get(array.learned).is_long(), features: array.needs.clone() }
     }
 
     /// What it counts among the resources that tenants share.
-    pub(crate) fn amount(self) -> Amount {
+    pub(crate) fn amount(&self) -> Amount {
         Amount { cpu: u64::from(frame_cpu(self.long)), memory: self.memory, stored: 0 }
+    }
+
+    /// Whether a host could have it if it had nothing else.
+    pub(crate) fn is_suited_by(&self, host: &Host) -> bool {
+        host.capacity.memory.0 >= self.memory && self.features.as_ref().is_none_or(|features| host.suits(features))
+    }
+
+    /// The resources with how much it takes of each.
+    pub(crate) fn resources(&self) -> impl Iterator<Item = (&ResourceName, u64)> {
+        self.features.iter().flat_map(|features| &features.resources).map(|(name, amount)| (name, *amount))
+    }
+
+    pub(crate) fn resource(&self, name: &ResourceName) -> u64 {
+        self.features.as_ref().and_then(|features| features.resources.get(name)).copied().unwrap_or(0)
     }
 }
 
@@ -45,22 +64,37 @@ pub(crate) enum ClaimFor {
 pub(crate) struct Claim {
     pub(crate) tenant: TenantId,
     pub(crate) host: HostId,
-    /// Thirds of a core.
-    pub(crate) cpu: u32,
-    pub(crate) memory: u64,
+    pub(crate) need: Need,
     pub(crate) held_for: ClaimFor,
 }
 
 impl Claim {
+    /// Thirds of a core that it keeps. A large task needs memory; a place it gets when it is its turn.
+    pub(crate) fn cpu(&self) -> u32 {
+        match self.held_for {
+            ClaimFor::Guarantee { .. } => frame_cpu(self.need.long),
+            ClaimFor::Array { .. } => 0,
+        }
+    }
+
     /// Smaller tasks of the same array would take a large one's room.
     fn is_open_to(&self, tenant: TenantId, (job, array): (u32, u32), memory: u64) -> bool {
         self.tenant == tenant
             && match &self.held_for {
                 ClaimFor::Guarantee { .. } => true,
                 ClaimFor::Array { job: owner, array: position, .. } => {
-                    (*owner, *position) == (job, array) && memory >= self.memory
+                    (*owner, *position) == (job, array) && memory >= self.need.memory
                 }
             }
+    }
+}
+
+impl Host {
+    /// Whether it has what a frame needs, apart from a place for it.
+    pub(crate) fn has_all_of(&self, need: &Need) -> bool {
+        self.free_memory() >= need.memory
+            && need.features.as_ref().is_none_or(|features| self.suits(features))
+            && need.resources().all(|(name, amount)| self.free_resource(name) >= amount)
     }
 }
 
@@ -70,42 +104,62 @@ impl Core {
     pub(crate) fn has_room_for(
         &self,
         host: &Host,
-        need: Need,
+        need: &Need,
         (tenant, array): (TenantId, (u32, u32)),
         strict: bool,
     ) -> bool {
-        let fits = host.free_slots(need.long) > 0 && host.free_memory() >= need.memory;
+        let fits = host.free_slots(need.long) > 0 && host.has_all_of(need);
         if !fits || (self.claims.is_empty() && !strict) {
             return fits;
         }
-        let (mut cpu, mut memory) = (0_u32, 0_u64);
-        for claim in &self.claims {
-            if claim.host != host.id || claim.is_open_to(tenant, array, need.memory) {
-                continue;
-            }
+        let others = |claim: &&Claim| claim.host == host.id && !claim.is_open_to(tenant, array, need.memory);
+        let cpu = self.claims.iter().filter(others).map(Claim::cpu).fold(0, u32::saturating_add);
+        let cores_matter = strict || cpu > 0;
+        if cores_matter && host.free_cpu() < frame_cpu(need.long).saturating_add(cpu) {
+            return false;
+        }
+        let claims = || self.claims.iter().filter(others);
+        self.fits_beside(
+            host,
+            claims(),
+            (host.free_memory(), host.capacity.memory.0),
+            need.memory,
+            |frame| frame.memory,
+            |need| need.memory,
+        ) && need.resources().all(|(name, amount)| {
+            let room = (host.free_resource(name), host.resource(name));
+            self.fits_beside(host, claims(), room, amount, |frame| frame.resource(name), |need| need.resource(name))
+        })
+    }
+
+    /// Whether an amount of memory or a resource fits into what is free, and beside the claims into what there is.
+    fn fits_beside<'a>(
+        &self,
+        host: &Host,
+        claims: impl Iterator<Item = &'a Claim>,
+        (free, all): (u64, u64),
+        amount: u64,
+        of_frame: impl Fn(&LiveFrame) -> u64,
+        of_need: impl Fn(&Need) -> u64,
+    ) -> bool {
+        let mut claimed = 0_u64;
+        for claim in claims {
+            let wanted = of_need(&claim.need);
             match claim.held_for {
-                ClaimFor::Guarantee { .. } => {
-                    cpu = cpu.saturating_add(claim.cpu);
-                    memory = memory.saturating_add(claim.memory);
-                }
+                ClaimFor::Guarantee { .. } => claimed = claimed.saturating_add(wanted),
                 // What was there before will end. Only what came beside it counts.
-                ClaimFor::Array { since, .. } => {
-                    let beside = claim.memory.saturating_add(self.memory_since(host, since));
-                    if beside.saturating_add(need.memory) > host.capacity.memory.0 {
+                ClaimFor::Array { since, .. } if wanted > 0 => {
+                    let frames = host.frames.iter().filter_map(|slot| self.frames.get(*slot));
+                    let beside = frames.filter(|frame| frame.number() > since).map(&of_frame);
+                    let beside = beside.fold(wanted, u64::saturating_add);
+                    if beside.saturating_add(amount) > all {
                         return false;
                     }
                 }
+                ClaimFor::Array { .. } => {}
             }
         }
-        let cores_matter = strict || cpu > 0;
-        let cpu_fits = !cores_matter || host.free_cpu() >= frame_cpu(need.long).saturating_add(cpu);
-        cpu_fits && host.free_memory() >= need.memory.saturating_add(memory)
-    }
-
-    /// Memory of the frames at a host that are younger than a claim.
-    fn memory_since(&self, host: &Host, since: u64) -> u64 {
-        let frames = host.frames.iter().filter_map(|slot| self.frames.get(*slot));
-        frames.filter(|frame| frame.number() > since).map(|frame| frame.memory).fold(0, u64::saturating_add)
+        amount == 0 || free >= amount.saturating_add(claimed)
     }
 
     /// Gives up claims at hosts that are away, and of arrays that have nothing ready any more.
@@ -130,7 +184,7 @@ impl Core {
 
     /// Keeps room at the host where a large frame will soonest find it. Each tenant has one such claim at most, and each host.
     /// Returns whether it has a new one.
-    pub(crate) fn claim_for_array(&mut self, tenant: TenantId, (job, array): (u32, u32), need: Need) -> bool {
+    pub(crate) fn claim_for_array(&mut self, tenant: TenantId, (job, array): (u32, u32), need: &Need) -> bool {
         let for_array = |claim: &&Claim| matches!(claim.held_for, ClaimFor::Array { .. });
         let own = |claim: &&Claim| for_array(claim) && claim.tenant == tenant;
         if self.claims.iter().filter(own).any(|claim| claim.is_open_to(tenant, (job, array), need.memory)) {
@@ -143,7 +197,7 @@ impl Core {
         let taken = |host: &Host| self.claims.iter().filter(for_array).any(|claim| claim.host == host.id);
         let hosts = self.hosts.iter().filter(|host| {
             let strong = host.is_attached() && host.isolation >= policy.minimum_isolation;
-            strong && host.capacity.memory.0 >= need.memory && !taken(host)
+            strong && need.is_suited_by(host) && !taken(host)
         });
         // Short frames end soon; what long ones have may stay taken for hours.
         let soon = |host: &&Host| {
@@ -153,7 +207,7 @@ impl Core {
         };
         let Some(host) = hosts.max_by_key(soon).map(|host| host.id) else { return false };
         let held_for = ClaimFor::Array { job, array, since: self.frames.created() };
-        self.claims.push(Claim { tenant, host, cpu: 0, memory: need.memory, held_for });
+        self.claims.push(Claim { tenant, host, need: need.clone(), held_for });
         true
     }
 

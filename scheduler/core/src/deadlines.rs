@@ -10,6 +10,7 @@ use partita_types::{
 
 use crate::Core;
 use crate::action::{Action, JobEnd};
+use crate::array::Array;
 use crate::explain::explain_hold;
 use crate::plan::{ARRAYS_LOOKED_AT, Hold};
 use crate::record::Record;
@@ -47,10 +48,10 @@ impl Unrunnable {
 }
 
 impl Core {
-    /// Why no attached host could ever run tasks that need so much memory, if that is so. An empty cluster says nothing
+    /// Why no attached host could ever run tasks of an array that need so much memory, if that is so. An empty cluster says nothing
     /// about tasks.
-    fn unrunnable(&self, policy: &TenantPolicy, needed: u64) -> Option<Hold> {
-        match self.fitting_host(policy, needed) {
+    fn unrunnable(&self, policy: &TenantPolicy, array: &Array, needed: u64) -> Option<Hold> {
+        match self.fitting_host(policy, array.needs.as_deref(), needed) {
             Ok(()) | Err(Hold::NoHost) => None,
             Err(hold) => Some(hold),
         }
@@ -91,10 +92,10 @@ impl Core {
             Some((job.id, runnable.array, job.array(runnable.array), tenant.policy.as_ref()?))
         });
         let lots = runnable.flat_map(|(id, position, array, policy)| {
-            array.lots().map(move |lot| ((id, position, lot.alone.then_some(lot.start)), lot, policy))
+            array.lots().map(move |lot| ((id, position, lot.alone.then_some(lot.start)), lot, array, policy))
         });
-        lots.take(ARRAYS_LOOKED_AT).filter_map(|(what, lot, policy)| {
-            Some((what, lot.start, self.unrunnable(policy, lot.memory)?, policy.unrunnable_after))
+        lots.take(ARRAYS_LOOKED_AT).filter_map(|(what, lot, array, policy)| {
+            Some((what, lot.start, self.unrunnable(policy, array, lot.memory)?, policy.unrunnable_after))
         })
     }
 

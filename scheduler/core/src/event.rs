@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use partita_policy::TenantPolicy;
 use partita_types::{
-    ArrayIndex, ArraySpec, ByteSize, DatasetPlan, FunctionInfo, HeldFrame, HostCapacity, HostId, HostName, Incarnation,
-    Isolation, JobId, JobSpec, ModuleId, OutputInfo, PartitionId, Report, StoredPartition, TaskId, TenantId,
+    ArrayIndex, ArraySpec, ByteSize, DatasetPlan, Features, FunctionInfo, HeldFrame, HostCapacity, HostId, HostName,
+    Incarnation, Isolation, JobId, JobSpec, ModuleId, OutputInfo, PartitionId, Report, StoredPartition, TaskId,
+    TenantId,
 };
 
 /// Names a question of the shell, so that the answer finds its way back. Never reused within a process.
@@ -129,6 +130,8 @@ pub struct HostHello {
     pub held: Vec<HeldFrame>,
     /// Ends that were never acknowledged. Those of attempts in `held` are not among them.
     pub ended: Report,
+    /// What it has beyond its size.
+    pub features: Features,
 }
 
 /// What a host says within a session.

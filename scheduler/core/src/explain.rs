@@ -206,11 +206,18 @@ pub(crate) fn explain_hold(hold: &Hold, tenant: &Tenant) -> String {
             "the tasks of all tenants would use {}; the rest is kept free for guarantees that are not lent",
             explain_excess(excess)
         ),
+        Hold::Unlabelled { labels } => format!("wants a host with label {labels}, and no attached host has it"),
+        Hold::TooScarce { resource, needed, largest } if largest >= needed => {
+            format!("wants {needed} of {resource} with other resources, and no attached host has all of them")
+        }
+        Hold::TooScarce { resource, needed, largest } => {
+            format!("wants {needed} of {resource}, and the most that an attached host with its labels has is {largest}")
+        }
         Hold::Busy { reclaimed: 1.., own, .. } => format!(
             "tenant {name} has {own} frames running, less than its guarantee; what others use of that is being taken back"
         ),
         Hold::Busy { hosts, slots, own, .. } => format!(
-            "fair share: the {slots} places for frames at {hosts} hosts, or their memory, are taken; tenant {name} has {own} frames running"
+            "fair share: the {slots} places for frames at {hosts} hosts, or their memory or resources, are taken; tenant {name} has {own} frames running"
         ),
     }
 }

@@ -4,9 +4,10 @@
 //! were cancelled keep the reservation until then, because they really run until then.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use partita_types::{ArrayIndex, FrameId, HostId, JobId, Timestamp};
+use partita_types::{ArrayIndex, Features, FrameId, HostId, JobId, ResourceName, Timestamp};
 
 use crate::share::{Amount, frame_cpu};
 
@@ -32,12 +33,19 @@ pub(crate) struct LiveFrame {
     pub(crate) long: bool,
     /// Whether it was told to stop in favour of a guarantee.
     pub(crate) preempted: bool,
+    /// What each of its tasks needs beyond memory.
+    pub(crate) needs: Option<Arc<Features>>,
 }
 
 impl LiveFrame {
     /// Grows from frame to frame.
     pub(crate) fn number(&self) -> u64 {
         self.id.0
+    }
+
+    /// How much of a resource it has.
+    pub(crate) fn resource(&self, name: &ResourceName) -> u64 {
+        self.needs.as_ref().and_then(|needs| needs.resources.get(name)).copied().unwrap_or(0)
     }
 
     /// What it counts among the resources that tenants share.

@@ -4,7 +4,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use partita_types::{ArrayIndex, ByteSize, HostCapacity, HostId, HostName, Incarnation, Isolation, JobId, Timestamp};
+use partita_types::{
+    ArrayIndex, ByteSize, Features, HostCapacity, HostId, HostName, Incarnation, Isolation, JobId, ResourceName,
+    Timestamp,
+};
 
 use crate::event::HostHello;
 use crate::view::HostView;
@@ -51,6 +54,9 @@ pub(crate) struct Host {
     pub(crate) stored_bytes: u64,
     /// Arrays whose headers were sent in this session.
     pub(crate) sent: BTreeSet<(JobId, ArrayIndex)>,
+    pub(crate) features: Features,
+    /// How much of its resources is reserved by frames.
+    pub(crate) resources: BTreeMap<ResourceName, u64>,
 }
 
 impl Host {
@@ -73,6 +79,8 @@ impl Host {
             stored_partitions: 0,
             stored_bytes: 0,
             sent: BTreeSet::new(),
+            features: hello.features.clone(),
+            resources: BTreeMap::new(),
         }
     }
 
@@ -127,6 +135,40 @@ impl Host {
         self.capacity.partitions.0.saturating_sub(self.stored_bytes)
     }
 
+    /// Whether it has all that tasks ask for, whoever has it at the moment.
+    pub(crate) fn suits(&self, needs: &Features) -> bool {
+        let labels = needs.labels.iter().all(|(name, value)| self.features.labels.get(name) == Some(value));
+        labels && needs.resources.iter().all(|(name, amount)| self.resource(name) >= *amount)
+    }
+
+    /// How much of a resource it has.
+    pub(crate) fn resource(&self, name: &ResourceName) -> u64 {
+        self.features.resources.get(name).copied().unwrap_or(0)
+    }
+
+    /// How much of a resource is not reserved.
+    pub(crate) fn free_resource(&self, name: &ResourceName) -> u64 {
+        self.resource(name).saturating_sub(self.resources.get(name).copied().unwrap_or(0))
+    }
+
+    /// Reserves what a frame needs.
+    pub(crate) fn take_resources(&mut self, needs: &Features) {
+        for (name, amount) in &needs.resources {
+            *self.resources.entry(name.clone()).or_default() += amount;
+        }
+    }
+
+    /// Gives back what a frame had reserved.
+    pub(crate) fn give_resources(&mut self, needs: &Features) {
+        for (name, amount) in &needs.resources {
+            let Some(used) = self.resources.get_mut(name) else { continue };
+            *used -= amount;
+            if *used == 0 {
+                self.resources.remove(name);
+            }
+        }
+    }
+
     pub(crate) fn view(&self) -> HostView {
         HostView {
             id: self.id,
@@ -143,6 +185,7 @@ impl Host {
             stored_partitions: self.stored_partitions,
             stored: ByteSize(self.stored_bytes),
             attached: self.attached,
+            features: self.features.clone(),
         }
     }
 }

@@ -60,7 +60,8 @@ impl Core {
         nothing_that_fits_is_left_waiting(self)?;
         nothing_is_borrowed_beyond_its_limit(self)?;
         a_guarantee_is_reclaimed_in_time(self)?;
-        only_borrowers_are_preempted(self)
+        only_borrowers_are_preempted(self)?;
+        frames_are_where_their_needs_are_met(self)
     }
 
     /// What costs as little as one look at each host.
@@ -72,7 +73,8 @@ impl Core {
 fn hosts_are_never_overcommitted(core: &Core) -> Checked {
     for host in core.hosts.iter().filter(|host| host.is_attached()) {
         let frames = host.frames.len() as u64;
-        let fits = frames <= u64::from(host.slots()) && host.memory <= host.capacity.memory.0;
+        let resources = host.resources.iter().all(|(name, used)| *used <= host.resource(name));
+        let fits = frames <= u64::from(host.slots()) && host.memory <= host.capacity.memory.0 && resources;
         ensure(fits, "hosts_are_never_overcommitted", || {
             format!("host {}: {frames} frames, {} bytes", host.name, host.memory)
         })?;
@@ -189,6 +191,11 @@ fn usage_equals_sum_of_reservations(core: &Core) -> Checked {
         let memory: u64 = own().map(|(_, frame)| frame.memory).sum();
         let long = own().filter(|(_, frame)| frame.long).count();
         let open: u32 = own().map(|(_, frame)| frame.open).sum();
+        let mut resources = BTreeMap::new();
+        for needs in own().filter_map(|(_, frame)| frame.needs.as_ref()) {
+            needs.resources.iter().for_each(|(name, amount)| *resources.entry(name.clone()).or_default() += *amount);
+        }
+        ensure(resources == host.resources, name, || format!("host {}: counted {resources:?}", host.name))?;
         let right = slots && memory == host.memory && long == host.long_frames as usize && open == host.assigned_tasks;
         ensure(right, name, || format!("host {}: {host:?}", host.name))?;
     }
@@ -333,10 +340,20 @@ fn only_borrowers_are_preempted(core: &Core) -> Checked {
         let claims = core.claims.iter().filter(|claim| claim.tenant == tenant.id);
         let cpu: u64 = claims
             .filter(|claim| matches!(claim.held_for, ClaimFor::Guarantee { .. }))
-            .map(|claim| u64::from(claim.cpu))
+            .map(|claim| u64::from(claim.cpu()))
             .sum();
         let within = cpu == 0 || cpu <= tenant.entitlement.guaranteed.cpu;
         ensure(within, name, || format!("tenant {}: {cpu} thirds of cores reclaimed", tenant.name))?;
+    }
+    Ok(())
+}
+
+/// I8, I10: whatever an array asks for, the hosts of its frames have it.
+fn frames_are_where_their_needs_are_met(core: &Core) -> Checked {
+    for (_, frame) in core.frames.iter() {
+        let host = &core.hosts[frame.host.0 as usize];
+        let met = !host.is_attached() || frame.needs.as_ref().is_none_or(|needs| host.suits(needs));
+        ensure(met, "frames_are_where_their_needs_are_met", || format!("frame {frame:?} at host {}", host.name))?;
     }
     Ok(())
 }

@@ -46,7 +46,7 @@ impl Core {
             let planned = self.plan_frame(tenant);
             // Nobody jumps a queue by being too large: only whose turn it is keeps room for itself.
             if let Some((array, need)) = planned.blocked.filter(|_| passed.is_empty())
-                && self.claim_for_array(tenant, array, need)
+                && self.claim_for_array(tenant, array, &need)
             {
                 continue;
             }
@@ -70,6 +70,7 @@ impl Core {
         let frame = framing::frame(id, owner, &plan, attempts, inputs);
         let header = owner.array(plan.array).header(job, array, owner.submitted);
         let tasks = u32::try_from(plan.indexes.len()).unwrap_or(u32::MAX);
+        let needs = owner.array(plan.array).needs.clone();
 
         self.tenants[job.tenant.0 as usize].served += 1;
         let assignment = assignments.entry(host).or_default();
@@ -78,8 +79,19 @@ impl Core {
         }
         assignment.frames.push(frame);
         let Plan { indexes, memory, long, .. } = plan;
-        let live =
-            LiveFrame { id, job, array, host, indexes, open: tasks, stopping: 0, memory, long, preempted: false };
+        let live = LiveFrame {
+            id,
+            job,
+            array,
+            host,
+            indexes,
+            open: tasks,
+            stopping: 0,
+            memory,
+            long,
+            preempted: false,
+            needs,
+        };
         self.reserve(slot, live);
         self.settle_claim(job.tenant, (job.number, array.0), memory);
         true
@@ -92,6 +104,9 @@ impl Core {
         host.long_frames += u32::from(frame.long);
         host.memory += frame.memory;
         host.assigned_tasks += frame.open;
+        if let Some(needs) = &frame.needs {
+            host.take_resources(needs);
+        }
         let usage = &mut self.tenants[frame.job.tenant.0 as usize].usage;
         usage.frames += 1;
         usage.memory += frame.memory;

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use partita_policy::TenantPolicy;
-use partita_types::{HostId, Isolation, JobId, MilliCpu, TenantId};
+use partita_types::{Features, HostId, Isolation, JobId, LabelName, LabelValue, MilliCpu, ResourceName, TenantId};
 
 use crate::Core;
 use crate::array::Array;
@@ -54,14 +54,47 @@ pub(crate) struct Planned {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Hold {
     NoPolicy,
-    ConcurrentTasks { limit: u32 },
-    Cpu { limit: MilliCpu },
-    ConcurrentMemory { needed: u64, used: u64, limit: u64 },
-    Stored { used: u64, limit: u64 },
+    ConcurrentTasks {
+        limit: u32,
+    },
+    Cpu {
+        limit: MilliCpu,
+    },
+    ConcurrentMemory {
+        needed: u64,
+        used: u64,
+        limit: u64,
+    },
+    Stored {
+        used: u64,
+        limit: u64,
+    },
     NoHost,
-    TooWeak { wanted: Isolation },
-    TooLarge { needed: u64, largest: u64 },
-    Busy { hosts: u32, slots: u32, own: u32, lacks_memory: bool, reclaimed: u32 },
+    TooWeak {
+        wanted: Isolation,
+    },
+    TooLarge {
+        needed: u64,
+        largest: u64,
+    },
+    /// All suited hosts are full; if `lacks_room`, not of frames, but of memory or resources.
+    Busy {
+        hosts: u32,
+        slots: u32,
+        own: u32,
+        lacks_room: bool,
+        reclaimed: u32,
+    },
+    /// No host has these labels.
+    Unlabelled {
+        labels: String,
+    },
+    /// No host with the right labels has so much of a resource.
+    TooScarce {
+        resource: ResourceName,
+        needed: u64,
+        largest: u64,
+    },
     Share(Withheld),
 }
 
@@ -74,7 +107,12 @@ impl Hold {
             }
             // Passing over the array whose turn it is would starve it. One that can never fit must not hold up the rest.
             Self::ConcurrentMemory { needed, limit, .. } => needed <= limit,
-            Self::NoHost | Self::TooWeak { .. } | Self::TooLarge { .. } | Self::Busy { .. } => false,
+            Self::NoHost
+            | Self::TooWeak { .. }
+            | Self::TooLarge { .. }
+            | Self::Unlabelled { .. }
+            | Self::TooScarce { .. }
+            | Self::Busy { .. } => false,
         }
     }
 }
@@ -115,7 +153,7 @@ impl Core {
                         planned.withheld = matches!(hold, Hold::Share(Withheld::Kept(_)));
                         return planned;
                     }
-                    Err(Hold::Busy { lacks_memory: true, .. }) if planned.blocked.is_none() => {
+                    Err(Hold::Busy { lacks_room: true, .. }) if planned.blocked.is_none() => {
                         planned.blocked = Some((runnable.key(), Need::of(tenant, array, lot.memory)));
                     }
                     Err(_) => {}
@@ -142,28 +180,41 @@ impl Core {
         let strong = || attached().filter(|host| host.isolation >= policy.minimum_isolation);
         // What is guaranteed is not to wait at a host behind what somebody borrows.
         let strict = standing.others_borrow && tenant.entitlement.covers(tenant.used().plus(need.amount()));
-        let free = |host: &&Host| self.has_room_for(host, need, (tenant.id, position), strict);
+        let free = |host: &&Host| self.has_room_for(host, &need, (tenant.id, position), strict);
         let hosts: Vec<HostId> = strong().filter(free).map(|host| host.id).collect();
         if !hosts.is_empty() {
             return Ok(hosts);
         }
-        self.fitting_host(policy, needed)?;
-        let hosts = u32::try_from(strong().count()).unwrap_or(u32::MAX);
-        let slots = strong().map(Host::slots).fold(0, u32::saturating_add);
-        let lacks_memory = strong().any(|host| host.free_slots(need.long) > 0);
+        let features = need.features.as_deref();
+        self.fitting_host(policy, features, needed)?;
+        let suited = || strong().filter(|host| features.is_none_or(|features| host.suits(features)));
+        let hosts = u32::try_from(suited().count()).unwrap_or(u32::MAX);
+        let slots = suited().map(Host::slots).fold(0, u32::saturating_add);
+        let lacks_room = suited().any(|host| host.free_slots(need.long) > 0);
         let reclaimed = self.reclaimed_for(tenant.id);
-        Err(Hold::Busy { hosts, slots, own: tenant.usage.frames, lacks_memory, reclaimed })
+        Err(Hold::Busy { hosts, slots, own: tenant.usage.frames, lacks_room, reclaimed })
     }
 
-    /// Whether any attached host could run tasks that need so much memory, busy or not.
-    pub(crate) fn fitting_host(&self, policy: &TenantPolicy, needed: u64) -> Result<(), Hold> {
+    /// Whether any attached host could run tasks that need so much memory and have these wishes, busy or not.
+    pub(crate) fn fitting_host(
+        &self,
+        policy: &TenantPolicy,
+        needs: Option<&Features>,
+        needed: u64,
+    ) -> Result<(), Hold> {
         let attached = || self.hosts.iter().filter(|host| host.is_attached());
         if attached().next().is_none() {
             return Err(Hold::NoHost);
         }
-        let strong = attached().filter(|host| host.isolation >= policy.minimum_isolation);
-        let largest = strong.map(|host| host.capacity.memory.0).max();
-        let largest = largest.ok_or(Hold::TooWeak { wanted: policy.minimum_isolation })?;
+        let strong: Vec<&Host> = attached().filter(|host| host.isolation >= policy.minimum_isolation).collect();
+        if strong.is_empty() {
+            return Err(Hold::TooWeak { wanted: policy.minimum_isolation });
+        }
+        if let Some(hold) = needs.and_then(|needs| misses(&strong, needs)) {
+            return Err(hold);
+        }
+        let suited = strong.iter().filter(|host| needs.is_none_or(|needs| host.suits(needs)));
+        let largest = suited.map(|host| host.capacity.memory.0).max().unwrap_or(0);
         if largest < needed { Err(Hold::TooLarge { needed, largest }) } else { Ok(()) }
     }
 
@@ -305,6 +356,28 @@ fn cheapest(hosts: &[HostId], bytes: &BTreeMap<HostId, u64>, load: impl Fn(HostI
         load(host).saturating_add(missing / BYTES_PER_MICRO)
     };
     hosts.iter().copied().min_by_key(|host| (cost(*host), *host)).unwrap_or(HostId(0))
+}
+
+/// What hosts lack of what tasks ask for, if none of them has all of it.
+fn misses(hosts: &[&Host], needs: &Features) -> Option<Hold> {
+    if hosts.iter().any(|host| host.suits(needs)) {
+        return None;
+    }
+    let has = |host: &Host, (name, value): (&LabelName, &LabelValue)| host.features.labels.get(name) == Some(value);
+    let labelled: Vec<&Host> =
+        hosts.iter().copied().filter(|host| needs.labels.iter().all(|label| has(host, label))).collect();
+    if labelled.is_empty() {
+        // One that no host has tells more than all together.
+        let nowhere = needs.labels.iter().find(|label| !hosts.iter().any(|host| has(host, *label)));
+        let show = |(name, value): (&LabelName, &LabelValue)| format!("{name}={value}");
+        let all = || needs.labels.iter().map(show).collect::<Vec<_>>().join(" and ");
+        return Some(Hold::Unlabelled { labels: nowhere.map_or_else(all, show) });
+    }
+    let largest = |name: &ResourceName| labelled.iter().map(|host| host.resource(name)).max().unwrap_or(0);
+    let scarce = needs.resources.iter().find(|(name, amount)| largest(name) < **amount);
+    // If each is somewhere, but not all at one host, the first stands for them.
+    let (resource, needed) = scarce.or_else(|| needs.resources.iter().next())?;
+    Some(Hold::TooScarce { resource: resource.clone(), needed: *needed, largest: largest(resource) })
 }
 
 /// Whether a frame with this much memory is within the tenant's quota.

@@ -12,11 +12,10 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use partita_types::{AttemptId, AttemptNumber, Cause, Failure, HostId, TaskId, TenantId, Timestamp};
+use partita_types::{AttemptId, AttemptNumber, Cause, Failure, HostId, ResourceName, TaskId, TenantId, Timestamp};
 
 use crate::Core;
 use crate::action::{Action, HostCommand};
-use crate::array::Array;
 use crate::claims::{Claim, ClaimFor, Need};
 use crate::frame::LiveFrame;
 use crate::host::Host;
@@ -45,14 +44,6 @@ pub(crate) struct Starving {
     look_again: Timestamp,
 }
 
-/// What a starving tenant would run next.
-#[derive(Debug, Clone, Copy)]
-struct Want {
-    job: u32,
-    array: u32,
-    need: Need,
-}
-
 /// A frame that could be stopped, and what makes it a better or worse choice: smaller goes first.
 type Candidate = ((bool, i32, Reverse<u64>), u32);
 
@@ -71,7 +62,7 @@ impl Core {
         }
     }
 
-    fn reclaim_for(&mut self, position: usize, mut want: Want, actions: &mut Vec<Action>) {
+    fn reclaim_for(&mut self, position: usize, mut want: Need, actions: &mut Vec<Action>) {
         let now = self.now;
         let fresh = Starving { since: now, look_again: now };
         let starving = *self.tenants[position].starving.get_or_insert(fresh);
@@ -82,7 +73,7 @@ impl Core {
         }
         let any = now >= starving.since.after(PATIENCE);
         for _ in 0..RECLAIMS_MAX {
-            let Some((host, victims)) = self.choose_victims(&self.tenants[position], want, any) else {
+            let Some((host, victims)) = self.choose_victims(&self.tenants[position], &want, any) else {
                 let mut look_again = now.after(LOOK_AGAIN);
                 if !any {
                     let patience = starving.since.after(PATIENCE);
@@ -92,7 +83,7 @@ impl Core {
                 self.tenants[position].starving = Some(Starving { look_again, ..starving });
                 return;
             };
-            self.preempt(TenantId(u32::try_from(position).unwrap_or(u32::MAX)), host, want.need, victims, actions);
+            self.preempt(TenantId(u32::try_from(position).unwrap_or(u32::MAX)), host, want.clone(), victims, actions);
             match self.starving(&self.tenants[position]) {
                 Some(next) => want = next,
                 None => break,
@@ -102,7 +93,7 @@ impl Core {
     }
 
     /// What a tenant would run within its guarantee if only there were room, beyond what is being reclaimed for it already.
-    fn starving(&self, tenant: &Tenant) -> Option<Want> {
+    fn starving(&self, tenant: &Tenant) -> Option<Need> {
         if !tenant.is_below_guarantee() || tenant.runnable.is_empty() {
             return None;
         }
@@ -111,7 +102,7 @@ impl Core {
         for claim in self.claims.iter().filter(|claim| claim.tenant == tenant.id) {
             if matches!(claim.held_for, ClaimFor::Guarantee { .. }) {
                 under_way += 1;
-                claimed = claimed.plus(Amount { cpu: u64::from(claim.cpu), memory: claim.memory, stored: 0 });
+                claimed = claimed.plus(claim.need.amount());
             }
         }
         let standing = self.standing(tenant);
@@ -124,7 +115,7 @@ impl Core {
                 return None;
             }
             match self.candidates(tenant, array, runnable.key(), need.memory, &standing) {
-                Err(Hold::Busy { .. }) => return Some(Want { job: runnable.job, array: runnable.array, need }),
+                Err(Hold::Busy { .. }) => return Some(need),
                 Err(hold) if hold.holds_tenant() => return None,
                 Ok(_) | Err(_) => {}
             }
@@ -133,15 +124,14 @@ impl Core {
     }
 
     /// The host at which room is had at the least cost, and the slots of the frames to stop there.
-    fn choose_victims(&self, tenant: &Tenant, want: Want, any: bool) -> Option<(HostId, Vec<u32>)> {
+    fn choose_victims(&self, tenant: &Tenant, want: &Need, any: bool) -> Option<(HostId, Vec<u32>)> {
         let above: Vec<bool> = self.tenants.iter().map(|other| self.can_give(tenant, other)).collect();
         if !above.contains(&true) {
             return None;
         }
-        let array = tenant.job(want.job)?.array(want.array);
-        let hosts = self.hosts.iter().filter(|host| self.could_run(tenant, array, want.need, host));
+        let hosts = self.hosts.iter().filter(|host| could_run(tenant, want, host));
         let choices = hosts.filter_map(|host| {
-            let victims = self.victims_at(tenant, host, want.need, &above, any)?;
+            let victims = self.victims_at(tenant, host, want, &above, any)?;
             let worst = victims.iter().map(|(cost, _)| *cost).max()?;
             Some(((worst.0, worst.1, victims.len(), worst.2, host.id), victims))
         });
@@ -153,44 +143,32 @@ impl Core {
         other.id != tenant.id && other.is_above_guarantee()
     }
 
-    fn could_run(&self, tenant: &Tenant, _array: &Array, need: Need, host: &Host) -> bool {
-        let isolation = tenant.policy.as_ref().map(|policy| policy.minimum_isolation);
-        host.is_attached()
-            && isolation.is_some_and(|isolation| host.isolation >= isolation)
-            && host.capacity.memory.0 >= need.memory
-    }
-
     /// The frames to stop at a host so that a frame fits, the cheapest first; `None` if that cannot be had.
     fn victims_at(
         &self,
         tenant: &Tenant,
         host: &Host,
-        need: Need,
+        need: &Need,
         above: &[bool],
         any: bool,
     ) -> Option<Vec<Candidate>> {
         let mut candidates: Vec<Candidate> = Vec::new();
-        let mut stopping = (0_u32, 0_u64);
+        // What will be free when everything that was told to stop has stopped, and all claims are met.
+        let mut room = Room::at(host, need);
         for slot in &host.frames {
             let Some(frame) = self.frames.get(*slot) else { continue };
             if frame.preempted {
-                stopping = (stopping.0 + frame_cpu(frame.long), stopping.1 + frame.memory);
+                room.gain(frame);
             } else if above[frame.job.tenant.0 as usize] && frame.open > 0 && (any || frame.long) {
                 candidates.push((self.cost_of(tenant, frame), *slot));
             }
         }
         candidates.sort_unstable();
-        let claims = self.claims.iter().filter(|claim| claim.host == host.id);
-        let claimed = claims.fold((0_u32, 0_u64), |sum, claim| (sum.0 + claim.cpu, sum.1 + claim.memory));
-        // What will be free when everything that was told to stop has stopped, and all claims are met.
-        // A long frame that waits for a core makes that negative.
-        let mut cpu = i64::from(host.slots()) + i64::from(stopping.0) - i64::from(host.cpu()) - i64::from(claimed.0);
-        let mut memory = host.free_memory().saturating_add(stopping.1).saturating_sub(claimed.1);
-        let wanted = i64::from(frame_cpu(need.long));
+        self.claims.iter().filter(|claim| claim.host == host.id).for_each(|claim| room.lose(claim));
         let mut lost: BTreeMap<TenantId, Amount> = BTreeMap::new();
         let mut chosen = Vec::new();
         for candidate in candidates {
-            if cpu >= wanted && memory >= need.memory {
+            if room.fits() {
                 break;
             }
             let Some(frame) = self.frames.get(candidate.1) else { continue };
@@ -201,12 +179,10 @@ impl Core {
                 continue;
             }
             *gone = gone.plus(frame.amount());
-            cpu += i64::from(frame_cpu(frame.long));
-            memory = memory.saturating_add(frame.memory);
+            room.gain(frame);
             chosen.push(candidate);
         }
-        let fits = cpu >= wanted && memory >= need.memory;
-        (fits && !chosen.is_empty()).then_some(chosen)
+        (room.fits() && !chosen.is_empty()).then_some(chosen)
     }
 
     /// What a tenant is about to lose already.
@@ -241,12 +217,12 @@ impl Core {
         }
         self.preempted += victims.len() as u64;
         let held_for = ClaimFor::Guarantee { victims };
-        self.claims.push(Claim { tenant, host, cpu: frame_cpu(need.long), memory: need.memory, held_for });
+        self.claims.push(Claim { tenant, host, need, held_for });
         actions.push(Action::Command { host, command: HostCommand::Cancel(attempts) });
     }
 
     /// The attempts of a frame that have not ended.
-    fn open_attempts(&self, slot: u32, attempts: &mut Vec<AttemptId>) {
+    pub(crate) fn open_attempts(&self, slot: u32, attempts: &mut Vec<AttemptId>) {
         let Some(frame) = self.frames.get(slot) else { return };
         let Some(job) = self.find_job(frame.job) else { return };
         for index in &frame.indexes {
@@ -282,8 +258,49 @@ impl Core {
     /// Whether a tenant waits longer than it has to: there is something to reclaim for it, and that was not done in time.
     pub(crate) fn waits_beyond_bound(&self, tenant: &Tenant) -> bool {
         let long_ago = tenant.starving.is_some_and(|starving| starving.since.after(RECLAIM_BOUND) < self.now);
-        long_ago && self.starving(tenant).is_some_and(|want| self.choose_victims(tenant, want, true).is_some())
+        long_ago && self.starving(tenant).is_some_and(|want| self.choose_victims(tenant, &want, true).is_some())
     }
+}
+
+/// How much there will be of everything that a frame needs, beyond what it needs. Negative is too little.
+struct Room<'a> {
+    cpu: i128,
+    memory: i128,
+    resources: Vec<(&'a ResourceName, i128)>,
+}
+
+impl<'a> Room<'a> {
+    fn at(host: &Host, need: &'a Need) -> Self {
+        let resource =
+            |(name, amount): (&'a ResourceName, u64)| (name, i128::from(host.free_resource(name)) - i128::from(amount));
+        Self {
+            cpu: i128::from(host.slots()) - i128::from(host.cpu()) - i128::from(frame_cpu(need.long)),
+            memory: i128::from(host.free_memory()) - i128::from(need.memory),
+            resources: need.resources().map(resource).collect(),
+        }
+    }
+
+    fn gain(&mut self, frame: &LiveFrame) {
+        self.cpu += i128::from(frame_cpu(frame.long));
+        self.memory += i128::from(frame.memory);
+        self.resources.iter_mut().for_each(|(name, left)| *left += i128::from(frame.resource(name)));
+    }
+
+    fn lose(&mut self, claim: &Claim) {
+        self.cpu -= i128::from(claim.cpu());
+        self.memory -= i128::from(claim.need.memory);
+        self.resources.iter_mut().for_each(|(name, left)| *left -= i128::from(claim.need.resource(name)));
+    }
+
+    fn fits(&self) -> bool {
+        self.cpu >= 0 && self.memory >= 0 && self.resources.iter().all(|(_, left)| *left >= 0)
+    }
+}
+
+/// Whether a host could run a frame of a tenant if it had nothing else.
+fn could_run(tenant: &Tenant, need: &Need, host: &Host) -> bool {
+    let isolation = tenant.policy.as_ref().map(|policy| policy.minimum_isolation);
+    host.is_attached() && isolation.is_some_and(|isolation| host.isolation >= isolation) && need.is_suited_by(host)
 }
 
 /// Why an attempt was stopped.

@@ -229,6 +229,10 @@ impl Core {
                 self.record_failure(AttemptId { task, number }, host, failure.clone(), Usage::default(), actions);
             }
         }
+        // The host may not have heard that it shall stop these in favour of a guarantee.
+        if self.frames.get(slot).is_some_and(|frame| frame.preempted) {
+            self.open_attempts(slot, stop);
+        }
         self.release_or_reap(slot)
     }
 
@@ -276,6 +280,7 @@ impl Core {
             memory,
             long,
             preempted: false,
+            needs: self.find_job(held.job).and_then(|job| job.array(held.array.0).needs.clone()),
         };
         self.reserve(slot, frame);
         self.release_or_reap(slot)
@@ -299,12 +304,13 @@ impl Core {
         let tenant = self.tenants.get(held.job.tenant.0 as usize)?;
         let policy = tenant.policy.as_ref()?;
         let host = &self.hosts[host.0 as usize];
-        let at_host = host.has_slot() && host.free_memory() >= memory;
+        let need = Need::of(tenant, array, memory);
+        let at_host = host.has_slot() && host.has_all_of(&need);
         let quota = &policy.quota;
         let in_quota = tenant.usage.frames < quota.frames()
             && tenant.usage.memory.saturating_add(memory) <= quota.concurrent_memory.0;
         // What it keeps stored does not stop what runs.
-        let then = tenant.used().plus(Need::of(tenant, array, memory).amount());
+        let then = tenant.used().plus(need.amount());
         let in_share = Amount { stored: 0, ..then }.excess(tenant.entitlement.most).is_none();
         (at_host && in_quota && in_share && host.isolation >= policy.minimum_isolation).then_some(memory)
     }

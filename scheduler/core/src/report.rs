@@ -206,6 +206,9 @@ impl Core {
         host.frames.remove(&slot);
         host.memory -= frame.memory;
         host.long_frames -= u32::from(frame.long);
+        if let Some(needs) = &frame.needs {
+            host.give_resources(needs);
+        }
         let usage = &mut self.tenants[frame.job.tenant.0 as usize].usage;
         if kept {
             return;

@@ -59,6 +59,7 @@ impl Core {
         host.capacity = hello.capacity;
         host.isolation = hello.isolation;
         host.address.clone_from(&hello.address);
+        host.features.clone_from(&hello.features);
         (host.attached, host.heard) = (now, now);
         host.sent.clear();
         self.uploads.forget_host(id);

@@ -1,8 +1,8 @@
 //! What people may look at: copies of parts of the state, made on request.
 
 use partita_types::{
-    ArrayIndex, ByteSize, CpuTime, Failure, HostCapacity, HostId, HostName, Isolation, JobId, TaskId, TenantId,
-    TenantName, Timestamp,
+    ArrayIndex, ByteSize, CpuTime, Failure, Features, HostCapacity, HostId, HostName, Isolation, JobId, TaskId,
+    TenantId, TenantName, Timestamp,
 };
 
 use crate::action::JobEnd;
@@ -126,6 +126,8 @@ pub struct HostView {
     pub stored: ByteSize,
     /// Since when it is attached.
     pub attached: Timestamp,
+    /// What it has beyond its size.
+    pub features: Features,
 }
 
 /// What a tenant uses, and its limits.

@@ -32,6 +32,8 @@ pub(crate) struct Metrics {
     concurrent_memory: IntGaugeVec,
     stored: IntGaugeVec,
     cpu: IntGaugeVec,
+    oversubscribed: IntGaugeVec,
+    preemptions: IntGauge,
     hosts: IntGaugeVec,
 }
 
@@ -101,6 +103,13 @@ impl Metrics {
             concurrent_memory: make.gauges("partita_concurrent_memory_bytes", "Memory reserved", "tenant")?,
             stored: make.gauges("partita_stored_bytes", "Partitions kept", "tenant")?,
             cpu: make.gauges("partita_cpu_used_microseconds", "CPU time used by tasks", "tenant")?,
+            oversubscribed: make.gauges(
+                "partita_guarantees_beyond_cluster",
+                "Guarantees beyond what attached hosts have, by resource and unit",
+                "resource",
+            )?,
+            preemptions: make
+                .gauge("partita_preempted_frames", "Frames stopped in favour of guarantees since the start")?,
             hosts: make.gauges("partita_hosts", "Hosts, by state", "state")?,
             registry,
         })
@@ -137,6 +146,12 @@ impl Metrics {
             add(&self.stored, label, tenant.stored.0);
             add(&self.cpu, label, tenant.cpu.micros);
         }
+        let beyond = core.oversubscription();
+        self.oversubscribed.reset();
+        add(&self.oversubscribed, "cpu_millicores", beyond.cpu.0);
+        add(&self.oversubscribed, "memory_bytes", beyond.memory.0);
+        add(&self.oversubscribed, "stored_bytes", beyond.stored.0);
+        self.preemptions.set(i64::try_from(core.preemptions()).unwrap_or(i64::MAX));
         for state in ["attached", "detached", "lost"] {
             add(&self.hosts, state, 0);
         }

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use partita_core::{HostHello, HostMessage as Said, RequestId};
-use partita_protocol::DecodeError;
 use partita_protocol::host::host_message::Message;
 use partita_protocol::host::{DatasetPlanned, Hello, HostMessage, ModuleInspected, PartitionList, UploadStored};
+use partita_protocol::{DecodeError, features_from_wire};
 use partita_types::{
     ByteSize, ContentHash, DatasetName, DatasetPlan, HostCapacity, HostName, Incarnation, Isolation, OutputInfo,
     PartitionId, Report,
@@ -46,9 +46,11 @@ pub(crate) fn hello(name: HostName, first: Option<HostMessage>) -> Result<(HostH
     let inventory = hello.inventory.unwrap_or_default().stored().map_err(|error| undecodable(&error))?;
     let held = decoded(hello.held)?;
     let ended = Report { succeeded: decoded(hello.succeeded)?, failed: decoded(hello.failed)?, ..Report::default() };
+    let features = features_from_wire(hello.labels, hello.resources).map_err(|error| undecodable(&error))?;
     let capacity = HostCapacity { cores, memory: ByteSize(memory_bytes), partitions: ByteSize(partition_bytes) };
     let incarnation = Incarnation(incarnation);
-    Ok((HostHello { name, incarnation, capacity, isolation, address, inventory, held, ended }, hello.last_report))
+    let last_report = hello.last_report;
+    Ok((HostHello { name, incarnation, capacity, isolation, address, inventory, held, ended, features }, last_report))
 }
 
 fn decoded<T, W: TryInto<T, Error = DecodeError>>(list: Vec<W>) -> Result<Vec<T>, Status> {

@@ -7,6 +7,7 @@ use partita_core::{
 };
 use partita_protocol::client as wire;
 use partita_protocol::client::job_event::Event;
+use partita_protocol::features_to_wire;
 use partita_types::{AttemptId, Failure, ModuleInfo, Timestamp};
 
 pub(crate) fn module(info: &ModuleInfo, pushed: Timestamp, quarantine: Option<&str>) -> wire::Module {
@@ -135,6 +136,7 @@ fn attempt_failed(attempt: AttemptId, failure: Failure) -> wire::TaskFailure {
 
 /// A host; its address only for those who run the cluster.
 pub(crate) fn host(view: HostView, show_address: bool) -> wire::Host {
+    let (labels, resources) = features_to_wire(&view.features);
     wire::Host {
         name: view.name.into(),
         state: view.state.to_owned(),
@@ -147,6 +149,8 @@ pub(crate) fn host(view: HostView, show_address: bool) -> wire::Host {
         isolation: view.isolation.as_str().to_owned(),
         address: if show_address { view.address } else { String::new() },
         attached_at_us: view.attached.micros,
+        labels,
+        resources,
     }
 }
 

@@ -9,6 +9,7 @@ mod edges;
 mod escalation;
 mod failures;
 mod hosts;
+mod placement;
 mod quotas;
 mod reattach;
 mod restart;

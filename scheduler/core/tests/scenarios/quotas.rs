@@ -132,6 +132,7 @@ fn a_small_job_starts_behind_a_hundred_thousand_tasks_of_another() {
     assert!(cluster.counts(big, 0).ready > 90_000);
 }
 
+/// B18: chains are finished before new ones are begun.
 #[test]
 fn within_a_tenant_priority_goes_first_then_what_is_deeper_then_what_is_older() {
     let mut narrow = policy("acme");

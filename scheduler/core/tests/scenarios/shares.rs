@@ -110,6 +110,21 @@ fn the_place_of_a_preempted_task_stays_reserved_until_its_host_confirms() {
 }
 
 #[test]
+fn a_host_that_was_away_is_told_again_to_stop_what_was_preempted() {
+    let mut cluster = Cluster::new().tenant(policy("others")).tenant(guaranteed("acme", 1)).host("one", 1);
+    let others = cluster.submit("others", tasks(1));
+    cluster.model("one").obeys = false;
+    let acme = cluster.submit("acme", tasks(1));
+    assert_eq!(cluster.core.preemptions(), 1);
+    cluster.detach("one");
+    cluster.model("one").told_to_stop.clear();
+    cluster.attach("one");
+    assert_eq!(cluster.model("one").told_to_stop.len(), 1, "the first time it did not hear it");
+    cluster.stop_told("one");
+    assert_eq!((assigned(&cluster, others), assigned(&cluster, acme)), (0, 1));
+}
+
+#[test]
 fn victims_are_of_low_priority_then_late_and_of_tenants_that_borrow() {
     let mut cluster = Cluster::new()
         .tenant(guaranteed("modest", 1))

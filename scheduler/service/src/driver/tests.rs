@@ -6,8 +6,8 @@ use partita_core::{Event, IdempotencyKey, Reply, Request};
 use partita_policy::PolicySet;
 use partita_store::{Fault, Journal, MemoryDisk};
 use partita_types::{
-    Arguments, ArrayOptions, ArraySource, ArraySpec, ByteSize, HostCapacity, HostName, Isolation, JobSpec, TaskCount,
-    TenantId, TenantName,
+    Arguments, ArrayOptions, ArraySource, ArraySpec, ByteSize, Features, HostCapacity, HostName, Isolation, JobSpec,
+    TaskCount, TenantId, TenantName,
 };
 
 use super::*;
@@ -76,6 +76,7 @@ fn hello(name: &HostName) -> HostHello {
         capacity,
         isolation: Isolation::Full,
         address: "127.0.0.1:9".to_owned(),
+        features: Features::default(),
         inventory: Vec::new(),
         held: Vec::new(),
         ended: partita_types::Report::default(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use partita_core::{IdempotencyKey, Record};
 use partita_types::{
     Arguments, ArrayIndex, ArrayOptions, ArraySource, ArraySpec, AttemptId, AttemptNumber, ByteSize, Cause,
-    ContentHash, CpuTime, DatasetName, DatasetPlan, Edge, Failure, FunctionInfo, HostName, JobId, JobSpec,
+    ContentHash, CpuTime, DatasetName, DatasetPlan, Edge, Failure, Features, FunctionInfo, HostName, JobId, JobSpec,
     LimitRequest, ModuleId, ModuleInfo, OutputInfo, OutputRef, PartitionId, SucceededBatch, TaskCount, TaskId,
     TenantId, TenantName, Timestamp, Usage,
 };
@@ -30,6 +30,13 @@ fn usage() -> Usage {
     Usage { cpu: CpuTime::from_micros(12_345), peak_memory: ByteSize::mib(3) }
 }
 
+fn needs() -> Features {
+    let mut needs = Features::default();
+    needs.add_label("zone=a".parse().unwrap()).unwrap();
+    needs.add_resource("gpu=2".parse().unwrap()).unwrap();
+    needs
+}
+
 fn array(name: &str, source: ArraySource, arguments: Arguments, inputs: Vec<Edge>) -> ArraySpec {
     let limits = LimitRequest {
         memory: Some(ByteSize::gib(1)),
@@ -47,6 +54,7 @@ fn array(name: &str, source: ArraySource, arguments: Arguments, inputs: Vec<Edge
         deterministic: false,
         keep: true,
         memory_max: Some(ByteSize::gib(1)),
+        needs: needs(),
     };
     let tasks = if inputs.is_empty() { TaskCount::Fixed(7) } else { TaskCount::FromInputs };
     ArraySpec { name: name.to_owned(), source, tasks, arguments, inputs, outputs: 2, options }
