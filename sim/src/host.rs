@@ -8,8 +8,8 @@ use partita_host_logic::ledger::Ledger;
 use partita_host_logic::{Logic, WorkId};
 use partita_testkit::{Random, Run};
 use partita_types::{
-    ArrayHeader, ArrayIndex, ByteSize, ContentHash, DatasetPlan, Frame, HostCapacity, HostName, Incarnation, Isolation,
-    JobId, OutputInfo, PartitionId, Report, StoredPartition,
+    ArrayHeader, ArrayIndex, ByteSize, ContentHash, DatasetPlan, Features, Frame, HostCapacity, HostName, Incarnation,
+    Isolation, JobId, OutputInfo, PartitionId, Report, StoredPartition,
 };
 
 use crate::lanes::Lane;
@@ -114,6 +114,7 @@ impl SimHost {
             inventory: self.store.iter().map(|(id, info)| StoredPartition { id: *id, info: *info }).collect(),
             held,
             ended,
+            features: Features::default(),
         };
         (last, hello)
     }
