@@ -18,6 +18,7 @@ use rustls::ClientConfig;
 use tokio::sync::watch;
 use tonic::transport::Channel;
 
+use crate::copies::Copies;
 use crate::error;
 use crate::metrics::Counters;
 use crate::pieces::{Assembler, Piece};
@@ -29,8 +30,6 @@ const MAX_CHANNELS: usize = 256;
 const MAX_PER_REQUEST: usize = 16_384;
 /// Longest wait for an answer or for its next chunk.
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(20);
-/// What a copy costs besides its bytes.
-const COPY_OVERHEAD: u64 = 256;
 /// How often a fetch is tried before a source is given up.
 const TRIES: u32 = 2;
 
@@ -43,41 +42,6 @@ pub(crate) struct Fetched {
     pub(crate) moved_bytes: ByteSize,
     /// Why the others did not come.
     pub(crate) problem: Option<String>,
-}
-
-/// Copies of partitions of other hosts, within a budget; the oldest goes first.
-#[derive(Debug)]
-struct Copies {
-    payloads: HashMap<PartitionId, Payload>,
-    order: VecDeque<PartitionId>,
-    bytes: u64,
-    budget: u64,
-}
-
-impl Copies {
-    fn insert(&mut self, id: PartitionId, payload: Payload) {
-        let cost = cost(&payload);
-        if cost > self.budget || self.payloads.contains_key(&id) {
-            return;
-        }
-        while self.bytes + cost > self.budget {
-            let Some(oldest) = self.order.pop_front() else { break };
-            self.remove(oldest);
-        }
-        self.bytes += cost;
-        self.order.push_back(id);
-        self.payloads.insert(id, payload);
-    }
-
-    fn remove(&mut self, id: PartitionId) {
-        if let Some(payload) = self.payloads.remove(&id) {
-            self.bytes -= cost(&payload);
-        }
-    }
-}
-
-fn cost(payload: &Payload) -> u64 {
-    payload.size().0.saturating_add(COPY_OVERHEAD)
 }
 
 /// Fetches that run: who waits for one is woken when its sender is dropped.
@@ -112,25 +76,25 @@ impl Drop for Claim<'_> {
 impl Fetcher {
     /// Fetches with this host's certificate and keeps copies of up to `budget`.
     pub(crate) fn new(tls: Arc<ClientConfig>, budget: ByteSize, counters: Arc<Counters>) -> Self {
-        let copies = Copies { payloads: HashMap::new(), order: VecDeque::new(), bytes: 0, budget: budget.0 };
-        Self { tls, channels: Mutex::default(), copies: Mutex::new(copies), flights: Mutex::default(), counters }
+        let copies = Mutex::new(Copies::new(budget));
+        Self { tls, channels: Mutex::default(), copies, flights: Mutex::default(), counters }
     }
 
     /// Copies that are here already.
     pub(crate) fn copies(&self, ids: impl Iterator<Item = PartitionId>) -> Vec<Option<Payload>> {
-        let copies = lock(&self.copies);
-        ids.map(|id| copies.payloads.get(&id).cloned()).collect()
+        let (mut copies, now) = (lock(&self.copies), partita_identity::now());
+        ids.map(|id| copies.get(id, now)).collect()
     }
 
     /// Forgets copies.
     pub(crate) fn forget(&self, ids: &[PartitionId]) {
         let mut copies = lock(&self.copies);
-        ids.iter().for_each(|id| copies.remove(*id));
-        // Removed ids linger in the order; they go when there are more of those than of copies.
-        if copies.order.len() > 2 * copies.payloads.len() + 1024 {
-            let Copies { payloads, order, .. } = &mut *copies;
-            order.retain(|id| payloads.contains_key(id));
-        }
+        ids.iter().for_each(|id| copies.forget(*id));
+    }
+
+    /// Forgets copies that nobody has asked for lately.
+    pub(crate) fn expire(&self) {
+        lock(&self.copies).expire(partita_identity::now());
     }
 
     /// Fetches partitions from `source`, each once even if others want them at the same time.
@@ -202,10 +166,10 @@ impl Fetcher {
     ) -> Vec<StoredPartition> {
         let mut left = wanted;
         let rest = left.split_off(payloads.len().min(left.len()));
-        let mut copies = lock(&self.copies);
+        let (mut copies, now) = (lock(&self.copies), partita_identity::now());
         for (partition, payload) in left.into_iter().zip(payloads) {
             let Some(payload) = payload else { continue };
-            copies.insert(partition.id, payload.clone());
+            copies.insert(partition.id, payload.clone(), now);
             fetched.moved += 1;
             fetched.moved_bytes = fetched.moved_bytes.saturating_add(partition.info.size);
             self.counters.fetched_partitions.one();

@@ -93,6 +93,8 @@ pub(crate) fn start(host: &Arc<Host>) -> std::io::Result<Vec<JoinHandle<()>>> {
 fn run(host: &Host) {
     loop {
         host.collector.wait_for_room();
+        // Here because freeing the pages of large copies takes a while; between two frames it keeps nobody waiting.
+        host.fetcher.expire();
         match host.engine.next(partita_identity::now) {
             Next::Run(job) => Turn::new(host, job).run(),
             Next::Idle => host.executors.reap(partita_identity::now()),

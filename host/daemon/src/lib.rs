@@ -17,6 +17,7 @@
 //! locks: the queue (a few times per frame) and the report (once per attempt).
 
 mod config;
+mod copies;
 mod dataset;
 mod engine;
 mod enroll;

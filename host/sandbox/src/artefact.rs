@@ -30,7 +30,7 @@ pub struct Artefact {
 impl Artefact {
     /// Copies compiled code that this host made into a sealed file.
     fn seal(code: &[u8]) -> io::Result<Self> {
-        let mut writer = PartitionFile::create(ByteSize(code.len() as u64))?;
+        let mut writer = PartitionFile::create_as("artefact", ByteSize(code.len() as u64))?;
         writer.write_all(code)?;
         Ok(Self { file: Arc::new(writer.finish()?) })
     }

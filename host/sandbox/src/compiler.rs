@@ -188,7 +188,7 @@ struct Job {
 
 impl Job {
     fn start(program: &Program, limits: &CompileLimits, component: &[u8]) -> io::Result<Self> {
-        let mut input = PartitionFile::create(ByteSize(component.len() as u64))?;
+        let mut input = PartitionFile::create_as("module", ByteSize(component.len() as u64))?;
         input.write_all(component)?;
         let input = rustix::io::fcntl_dupfd_cloexec(input.finish()?.as_fd(), 0)?;
         let output = memory_file("artefact")?;

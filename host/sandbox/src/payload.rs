@@ -74,7 +74,12 @@ impl PartitionFile {
     /// # Errors
     /// If the kernel gives no memory file.
     pub fn create(size: ByteSize) -> io::Result<PartitionWriter> {
-        Ok(PartitionWriter { descriptor: memory_file("partition")?, size, written: 0 })
+        Self::create_as("partition", size)
+    }
+
+    /// The same for bytes that are no partition; the kernel shows the name among the descriptors of a process.
+    pub(crate) fn create_as(name: &str, size: ByteSize) -> io::Result<PartitionWriter> {
+        Ok(PartitionWriter { descriptor: memory_file(name)?, size, written: 0 })
     }
 
     /// Takes over a descriptor from elsewhere, such as an executor.
