@@ -6,11 +6,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Finished, Running, partita, repository};
+use crate::{Family, Finished, Running, partita, repository, wait_until_gone};
 
 /// Two tenants. The first may read the directory `crates` of the cluster's own directory, and the table of the example.
 pub const POLICY: &str = r#"
@@ -57,7 +57,7 @@ impl Cluster {
     pub fn start(hosts: usize) -> Self {
         let directory = TempDir::new().expect("there is room for a temporary directory");
         let path = directory.path();
-        for part in ["policies", "crates", "home"] {
+        for part in ["policies", "crates", "home", "temporary"] {
             fs::create_dir(path.join(part)).expect("a new directory is empty");
         }
         let text = POLICY.replace("DIRECTORY", &path.display().to_string());
@@ -96,6 +96,12 @@ impl Cluster {
         self.path().join("scheduler")
     }
 
+    /// Where its processes would put temporary files.
+    #[must_use]
+    pub fn temporary(&self) -> PathBuf {
+        self.path().join("temporary")
+    }
+
     /// The certificate of the cluster's authority.
     #[must_use]
     pub fn authority(&self) -> PathBuf {
@@ -107,7 +113,7 @@ impl Cluster {
     pub fn program(&self) -> Command {
         let mut command = partita();
         command.env("HOME", self.path().join("home")).env_remove("PARTITA_CONFIG").env_remove("PARTITA_CONTEXT");
-        command.env("PARTITA_LOG", "info").current_dir(self.path());
+        command.env("PARTITA_LOG", "info").env("TMPDIR", self.temporary()).current_dir(self.path());
         command
     }
 
@@ -171,6 +177,80 @@ impl Cluster {
         Running::start(self.partita(who).args(["--json", "job", "watch", job]))
     }
 
+    /// What the cluster says of its hosts, in the order in which the scheduler met them.
+    ///
+    /// # Panics
+    /// If it does not answer.
+    #[must_use]
+    pub fn host_list(&self) -> Vec<Value> {
+        let text = self.ask("admin", &["--json", "host", "list"]);
+        let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line}"));
+        text.lines().map(parse).collect()
+    }
+
+    /// What the cluster says of one host.
+    ///
+    /// # Panics
+    /// If it does not know it.
+    #[must_use]
+    pub fn host_status(&self, position: usize) -> Value {
+        let name = &self.hosts[position].name;
+        let found = self.host_list().into_iter().find(|host| host["name"] == name.as_str());
+        found.unwrap_or_else(|| panic!("nobody knows {name}"))
+    }
+
+    /// The process of the scheduler.
+    ///
+    /// # Panics
+    /// If it does not run.
+    #[must_use]
+    pub fn scheduler_pid(&self) -> Pid {
+        self.scheduler.as_ref().expect("the scheduler runs").pid()
+    }
+
+    /// The process of a host.
+    ///
+    /// # Panics
+    /// If it does not run.
+    #[must_use]
+    pub fn host_pid(&self, position: usize) -> Pid {
+        self.hosts[position].process.as_ref().expect("the host runs").pid()
+    }
+
+    /// The processes of scheduler and hosts that run, with all that descend from them.
+    #[must_use]
+    pub fn family(&self) -> Family {
+        let hosts = self.hosts.iter().filter_map(|host| host.process.as_ref());
+        let mut all = Family::default();
+        for process in hosts.chain(&self.scheduler) {
+            all = all.and(&Family::of(process.pid()));
+        }
+        all
+    }
+
+    /// Ends hosts and scheduler as an administrator does, with SIGTERM, and waits until nothing of them is left.
+    ///
+    /// # Panics
+    /// If one of them does not end well.
+    pub fn stop(&mut self) {
+        let family = self.family();
+        let hosts = self.hosts.iter_mut().filter_map(|host| host.process.take());
+        for process in hosts.chain(self.scheduler.take()) {
+            process.signal(Signal::TERM);
+            let (status, output) = process.end();
+            assert!(status.success(), "{status}\n{output}");
+        }
+        wait_until_gone(&family);
+    }
+
+    /// Sends a signal to the daemon of a host.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn signal_host(&self, position: usize, signal: Signal) {
+        self.hosts[position].process.as_ref().expect("the host runs").signal(signal);
+    }
+
     /// Kills a host with SIGKILL, executors and all.
     ///
     /// # Panics
@@ -209,6 +289,7 @@ impl Cluster {
         let mut command = self.program();
         command.args(["--json", "scheduler", "--cluster", "test", "--metrics", "127.0.0.1:0"]);
         command.arg("--data").arg(self.data()).arg("--policies").arg(self.path().join("policies"));
+        command.arg("--die-with").arg(std::process::id().to_string());
         command
     }
 
@@ -219,6 +300,7 @@ impl Cluster {
         command.args(["--json", "host", "--name", name, "--scheduler", &self.address, "--cores", "1"]);
         command.args(["--memory", "1GiB", "--partitions", "512MiB"]);
         command.arg("--authority").arg(self.authority()).arg("--data").arg(self.path().join(name));
+        command.arg("--die-with").arg(std::process::id().to_string());
         command
     }
 

@@ -4,12 +4,13 @@
 //! Everything waits for something that happens, up to a deadline, and nothing for time to pass. Whatever goes wrong
 //! here is a panic that says what was waited for, with the output of the process: these are tests.
 
+pub mod chaos;
 mod cluster;
 mod process;
 mod program;
 
 pub use cluster::{Cluster, POLICY};
-pub use process::{Family, Finished, Running, wait_until_gone};
+pub use process::{Family, Finished, Running, executors, open_files, wait_until, wait_until_gone};
 pub use program::{example_job, guest, partita, repository};
 
 use std::time::Duration;

@@ -151,6 +151,13 @@ impl Running {
         }
     }
 
+    /// The lines that are there already and were not read; none, after the last.
+    pub fn lines(&mut self) -> Vec<String> {
+        let lines: Vec<String> = self.lines.try_iter().collect();
+        self.seen.extend(lines.iter().cloned());
+        lines
+    }
+
     /// Sends a signal.
     ///
     /// # Panics
@@ -215,7 +222,7 @@ fn wait_for_end(child: &Child, time: Duration) -> bool {
 }
 
 /// A process and all that descend from it, as they were when asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Family {
     members: BTreeSet<(i32, u64)>,
 }
@@ -241,6 +248,32 @@ impl Family {
         }
         let members = all.iter().filter(|process| ids.contains(&process.id));
         Self { members: members.map(|process| (process.id, process.started)).collect() }
+    }
+
+    /// Those of this family that are not in the other one.
+    #[must_use]
+    pub fn without(&self, other: &Self) -> Self {
+        Self { members: self.members.difference(&other.members).copied().collect() }
+    }
+
+    /// The same, and the members of the other one.
+    #[must_use]
+    pub fn and(mut self, other: &Self) -> Self {
+        self.members.extend(&other.members);
+        self
+    }
+
+    /// The ids, ascending.
+    pub fn ids(&self) -> impl Iterator<Item = i32> {
+        self.members.iter().map(|(id, _)| *id)
+    }
+
+    /// As [`wait_until_gone`].
+    ///
+    /// # Panics
+    /// If a member stays.
+    pub fn wait_until_gone(&self) {
+        wait_until_gone(self);
     }
 
     /// How many there are.
@@ -276,6 +309,24 @@ pub fn wait_until_gone(family: &Family) {
     }
 }
 
+/// The executors of a host: what its zygote forked.
+#[must_use]
+pub fn executors(host: Pid) -> Vec<Pid> {
+    let all = processes();
+    let children = |parent: i32| all.iter().filter(move |process| process.parent == parent).map(|process| process.id);
+    let host = host.as_raw_nonzero().get();
+    // Only a zygote has children: a compiler may not start anything.
+    children(host).flat_map(children).filter_map(Pid::from_raw).collect()
+}
+
+/// What a process has open, as the kernel names it. Nothing, if it has ended.
+#[must_use]
+pub fn open_files(id: i32) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(format!("/proc/{id}/fd")) else { return Vec::new() };
+    let targets = entries.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
+    targets.map(|target| target.to_string_lossy().into_owned()).collect()
+}
+
 struct Process {
     id: i32,
     parent: i32,
@@ -299,7 +350,18 @@ fn process(id: i32) -> Option<Process> {
     Some(Process { id, parent: fields.get(1)?.parse().ok()?, started: fields.get(19)?.parse().ok()? })
 }
 
+/// Looks again and again until nothing is missing. Looking should take a while, as a command does.
+///
+/// # Panics
+/// If something stays missing.
+pub fn wait_until(what: &str, mut missing: impl FnMut() -> Option<String>) {
+    let begin = now();
+    while let Some(missing) = missing() {
+        assert!(begin.elapsed() < DEADLINE, "no {what} in time: {missing}");
+    }
+}
+
 #[expect(clippy::disallowed_methods, reason = "deadlines of tests")]
-fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     Instant::now()
 }

@@ -10,10 +10,20 @@ pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are in a directory of the repository")
 }
 
-/// The target directory: the tests run from `TARGET/debug/deps`.
+/// Where cargo puts programs of the profile of this one, which is there itself or, if it is a test, in `deps` below.
+fn profile() -> PathBuf {
+    let own = std::env::current_exe().expect("a program knows where it is");
+    let directory = own.parent().expect("a program is in a directory");
+    if directory.ends_with("deps") {
+        directory.parent().expect("deps is in TARGET/PROFILE").to_owned()
+    } else {
+        directory.to_owned()
+    }
+}
+
+/// The target directory.
 fn target() -> PathBuf {
-    let own = std::env::current_exe().expect("a test knows where it is");
-    own.ancestors().nth(3).expect("a test is in TARGET/PROFILE/deps").to_owned()
+    profile().parent().expect("a profile is in the target directory").to_owned()
 }
 
 /// A command that runs the program `partita`, built with the same profile as the tests.
@@ -22,8 +32,7 @@ fn target() -> PathBuf {
 /// If it has not been built.
 #[must_use]
 pub fn partita() -> Command {
-    let own = std::env::current_exe().expect("a test knows where it is");
-    let program = own.ancestors().nth(2).expect("a test is in TARGET/PROFILE/deps").join("partita");
+    let program = profile().join("partita");
     assert!(program.exists(), "{} is missing: run `cargo build --package partita-cli`", program.display());
     Command::new(program)
 }

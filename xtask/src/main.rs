@@ -4,6 +4,7 @@
 //! itself and depend on none of its crates, so that they build in seconds.
 
 mod bench;
+mod chaos;
 mod checks;
 mod children;
 mod cluster;
@@ -39,6 +40,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Scale the table of the etl example up, run the example on it, and verify the result.
     Etl(etl::Arguments),
+    /// Kill processes of a cluster in the middle of a job, round after round, and check everything afterwards.
+    Chaos(chaos::Arguments),
     /// Measure, and print figures.
     Bench(bench::Arguments),
     /// Simulate clusters in which everything goes wrong, seed after seed.
@@ -70,6 +73,7 @@ fn run(command: &Command) -> anyhow::Result<ExitCode> {
         }
         Command::Demo(arguments) => demo::run(&workspace, arguments)?,
         Command::Etl(arguments) => etl::run(&workspace, arguments)?,
+        Command::Chaos(arguments) => chaos::run(&workspace, arguments)?,
         Command::Bench(arguments) => bench::run(&workspace, arguments)?,
         Command::Sim(arguments) => sim::run(&workspace, arguments)?,
         Command::Test(arguments) => return checks::run(&workspace, arguments),
