@@ -196,6 +196,12 @@ impl Server {
         }
     }
 
+    /// Kills it, as a fault of the machine would.
+    pub(crate) fn kill(mut self) -> anyhow::Result<()> {
+        self.child.child.kill().with_context(|| format!("cannot kill `{}`", self.child.text))?;
+        self.child.wait().map(drop)
+    }
+
     /// Stops it.
     pub(crate) fn stop(mut self) -> anyhow::Result<()> {
         if !self.child.end() {

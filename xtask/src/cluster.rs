@@ -80,7 +80,7 @@ impl Cluster {
 }
 
 /// The ready line, if it is that.
-fn ready(line: &str) -> Option<Value> {
+pub(crate) fn ready(line: &str) -> Option<Value> {
     let value: Value = serde_json::from_str(line).ok()?;
     (value.get("ready") == Some(&Value::Bool(true))).then_some(value)
 }
@@ -103,7 +103,7 @@ pub(crate) struct JobFigures {
 }
 
 impl JobFigures {
-    fn parse(line: &str) -> anyhow::Result<Self> {
+    pub(crate) fn parse(line: &str) -> anyhow::Result<Self> {
         let job: Value = serde_json::from_str(line.trim()).context("cannot read what the cluster says of a job")?;
         let number = |path: &str| {
             let value = job.pointer(path).and_then(Value::as_u64);
@@ -140,7 +140,7 @@ pub(crate) fn job_file(workspace: &Workspace, example: &str, directory: &Path) -
 }
 
 /// A command without the user's own configuration of Partita.
-fn command(program: &Path, home: &Path) -> Command {
+pub(crate) fn command(program: &Path, home: &Path) -> Command {
     let mut command = Command::new(program);
     command.env("HOME", home).env_remove("PARTITA_CONFIG").env_remove("PARTITA_CONTEXT");
     command

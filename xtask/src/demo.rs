@@ -3,8 +3,12 @@
 //!
 //! Everything is what a user would type: the programs are those of the tree, built in release mode, and they are called
 //! with their public options. Nothing is left behind, neither processes nor files.
+//!
+//! With `--act restart` the scheduler is killed in the middle of the same question, and started again.
 
+mod parts;
 mod report;
+mod restart;
 mod words;
 
 use std::path::{Path, PathBuf};
@@ -31,6 +35,9 @@ const RESEARCH_SAMPLES: u64 = 2_000_000;
 /// Options of `cargo xtask demo`.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
+    /// What to show.
+    #[arg(long, value_name = "ACT", default_value = "teams")]
+    act: Act,
     /// Read only the first files, up to about this much, such as 64MiB.
     #[arg(long, value_name = "SIZE")]
     limit: Option<String>,
@@ -39,12 +46,30 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
+/// What there is to show.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Act {
+    /// Two teams at once.
+    Teams,
+    /// One team; its scheduler is killed when half of the tasks have ended.
+    Restart,
+}
+
 /// Builds, runs, checks, prints.
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<()> {
     children::watch_signals()?;
-    let summary = measure(workspace, arguments.limit.as_deref())?;
+    let limit = arguments.limit.as_deref();
+    let closing = match arguments.act {
+        Act::Teams => measure(workspace, limit)?.to_json(),
+        Act::Restart => {
+            let programs = build(workspace)?;
+            let restart = restart::run(workspace, &programs, &registry_sources()?, limit)?;
+            restart.print();
+            restart.to_json()
+        }
+    };
     if arguments.json {
-        println!("{}", summary.to_json());
+        println!("{closing}");
     }
     Ok(())
 }

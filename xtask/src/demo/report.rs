@@ -61,7 +61,7 @@ fn tenant(job: &JobFigures) -> Value {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "printed with two digits")]
-fn mib(bytes: u64) -> f64 {
+pub(super) fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
@@ -102,7 +102,7 @@ fn native(summary: &Summary) -> String {
 }
 
 /// A number with its digits in groups of three.
-fn grouped(number: u64) -> String {
+pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
     for (place, digit) in digits.chars().enumerate() {
