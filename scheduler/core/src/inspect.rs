@@ -5,7 +5,7 @@ use partita_types::{HostId, HostName, JobId, ModuleId, ModuleInfo, TenantId, Ten
 use crate::Core;
 use crate::host::Host;
 use crate::tenant::Tenant;
-use crate::view::{HostView, JobView, TenantView};
+use crate::view::{Contents, HostView, JobView, TenantView};
 
 impl Core {
     /// The number of a tenant.
@@ -64,6 +64,17 @@ impl Core {
     #[must_use]
     pub fn tenants(&self) -> Vec<TenantView> {
         self.tenants.iter().filter_map(Tenant::view).collect()
+    }
+
+    /// How much there is.
+    #[must_use]
+    pub fn contents(&self) -> Contents {
+        Contents {
+            tenants: self.tenants.len(),
+            modules: self.tenants.iter().map(|tenant| tenant.modules.len()).sum(),
+            jobs: self.tenants.iter().map(|tenant| tenant.jobs().count()).sum(),
+            unfinished_tasks: self.tenants.iter().map(|tenant| tenant.usage.queued_tasks).sum(),
+        }
     }
 
     /// How many messages, reports and records came too late or did not fit. They changed nothing else.

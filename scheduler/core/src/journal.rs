@@ -60,6 +60,8 @@ impl Core {
             }
             Record::HostJoined { name, .. } => self.known_hosts.add(name),
             Record::HostLost { name, .. } => self.known_hosts.remove(name),
+            Record::JobsForgotten { tenant, count } => self.skip_jobs(*tenant, *count),
+            Record::TenantUsed { tenant, cpu, peak_memory } => self.add_use(*tenant, *cpu, *peak_memory),
         };
         self.stale += u64::from(!fits);
     }

@@ -33,6 +33,11 @@ impl KnownHosts {
         self.journaled.remove(name)
     }
 
+    /// The hosts that the journal has, in order.
+    pub(crate) fn names(&self) -> Vec<HostName> {
+        self.journaled.iter().cloned().collect()
+    }
+
     /// Waits for every host of the journal.
     pub(crate) fn await_all(&mut self, now: Timestamp) {
         if !self.journaled.is_empty() {

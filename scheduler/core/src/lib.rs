@@ -12,6 +12,7 @@ mod action;
 mod admission;
 mod array;
 mod claims;
+mod compaction;
 mod deadlines;
 mod edges;
 mod event;
@@ -54,12 +55,13 @@ mod uploads;
 mod view;
 
 pub use action::{Action, HostCommand, JobEnd, JobEvent, Refusal, Reply, TaskEnd};
+pub use compaction::Compaction;
 pub use event::{Event, HostHello, HostMessage, IdempotencyKey, Request, RequestId};
 pub use invariants::Violation;
 pub use planted::Bug;
 pub use record::Record;
 pub use timers::{HOST_TIMEOUT, RECOVERY_TIME};
-pub use view::{ArrayView, Explanation, HostView, JobTotals, JobView, TaskCounts, TenantView};
+pub use view::{ArrayView, Contents, Explanation, HostView, JobTotals, JobView, TaskCounts, TenantView};
 
 use std::collections::BTreeMap;
 

@@ -5,8 +5,8 @@
 //! fixture in `scheduler/store` must go on decoding.
 
 use partita_types::{
-    ArraySpec, AttemptId, ByteSize, DatasetPlan, Failure, HostName, JobId, JobSpec, ModuleId, ModuleInfo, PartitionId,
-    SucceededBatch, TaskId, TenantId, TenantName, Timestamp, Usage,
+    ArraySpec, AttemptId, ByteSize, CpuTime, DatasetPlan, Failure, HostName, JobId, JobSpec, ModuleId, ModuleInfo,
+    PartitionId, SucceededBatch, TaskId, TenantId, TenantName, Timestamp, Usage,
 };
 use serde::{Deserialize, Serialize};
 
@@ -144,6 +144,22 @@ pub enum Record {
         /// When.
         at: Timestamp,
     },
+    /// So many jobs were submitted and released here; a compaction left nothing else of them.
+    JobsForgotten {
+        /// Whose.
+        tenant: TenantId,
+        /// How many.
+        count: u32,
+    },
+    /// What the forgotten jobs of a tenant used.
+    TenantUsed {
+        /// Whose.
+        tenant: TenantId,
+        /// CPU time of them together.
+        cpu: CpuTime,
+        /// Most memory that one attempt had.
+        peak_memory: ByteSize,
+    },
 }
 
 impl Record {
@@ -166,7 +182,9 @@ impl Record {
             | Self::AttemptFailed { .. }
             | Self::Lost { .. }
             | Self::ModuleQuarantined { .. }
-            | Self::HostLost { .. } => false,
+            | Self::HostLost { .. }
+            | Self::JobsForgotten { .. }
+            | Self::TenantUsed { .. } => false,
         }
     }
 }

@@ -119,6 +119,11 @@ impl Tenant {
         JobId { tenant: self.id, number }
     }
 
+    /// Leaves out the numbers of jobs that were released.
+    pub(crate) fn skip_jobs(&mut self, count: u32) {
+        self.jobs.extend((0..count).map(|_| None));
+    }
+
     pub(crate) fn add_job(&mut self, job: Job) {
         self.jobs.push(Some(Box::new(job)));
     }

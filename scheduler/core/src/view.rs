@@ -7,6 +7,19 @@ use partita_types::{
 
 use crate::action::JobEnd;
 
+/// How much a state holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Contents {
+    /// Tenants.
+    pub tenants: usize,
+    /// Their modules.
+    pub modules: usize,
+    /// Their jobs that were not released.
+    pub jobs: usize,
+    /// The tasks of those that have not ended.
+    pub unfinished_tasks: u64,
+}
+
 /// A job.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobView {

@@ -4,13 +4,17 @@
 //! happen through one bounded FIFO to the writer thread, which writes records before it acts. Answers to queries take
 //! the same way, so that nobody sees a state that is not yet on disk. Nothing here decides anything.
 
+mod compacting;
 mod core_thread;
 mod effects;
 mod failure;
 mod handle;
 mod writer;
 
-use partita_core::{Action, Core, Event, HostHello, HostMessage, Reply, Request, RequestId};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use partita_core::{Action, Compaction, Core, Event, HostHello, HostMessage, Reply, Request, RequestId};
 use partita_protocol::host::SchedulerMessage;
 use partita_types::{HostId, HostName, Incarnation, PartitionId};
 use tokio::sync::{mpsc, oneshot};
@@ -85,11 +89,27 @@ pub(crate) struct Link {
 /// What the writer thread works on, in this order.
 pub(crate) enum Step {
     Act(Action),
-    Expect { request: RequestId, answer: oneshot::Sender<Reply> },
+    Expect {
+        request: RequestId,
+        answer: oneshot::Sender<Reply>,
+    },
     Deliver(Deliver),
-    Arrive { host: HostId, link: Link },
-    Reported { host: HostId, serial: u64, number: u64 },
-    Tell { host: HostId, message: Box<SchedulerMessage>, told: oneshot::Sender<bool> },
+    Arrive {
+        host: HostId,
+        link: Link,
+    },
+    Reported {
+        host: HostId,
+        serial: u64,
+        number: u64,
+    },
+    Tell {
+        host: HostId,
+        message: Box<SchedulerMessage>,
+        told: oneshot::Sender<bool>,
+    },
+    /// The journal may be compacted, to what is needed of everything before. The last step of its round.
+    Compact(Compaction),
 }
 
 /// The threads of a driver.
@@ -119,14 +139,15 @@ pub(crate) fn start(
     failure: Failure,
 ) -> std::io::Result<(Handle, Threads)> {
     let (inbox, inputs) = mpsc::channel(INBOX);
+    let compaction_due = Arc::new(AtomicBool::new(false));
     let (steps, rounds) = std::sync::mpsc::sync_channel(ROUNDS);
     let handle = Handle::new(inbox, metrics.clone());
-    let writer = writer::Writer::new(journal, effects, rounds, metrics.clone());
+    let writer = writer::Writer::new(journal, effects, rounds, metrics.clone(), Arc::clone(&compaction_due));
     let report = failure.clone();
     let writer = std::thread::Builder::new()
         .name("partita-journal".to_owned())
         .spawn(move || failure::guarded("journal", &report, move || writer.run()))?;
-    let core_thread = core_thread::CoreThread::new(core, steps, metrics);
+    let core_thread = core_thread::CoreThread::new(core, steps, metrics, compaction_due);
     let core = std::thread::Builder::new()
         .name("partita-core".to_owned())
         .spawn(move || failure::guarded("core", &failure, move || core_thread.run(inputs, &stop)))?;

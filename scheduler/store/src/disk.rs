@@ -2,7 +2,10 @@
 //!
 //! A batch is one value, keyed by its position. A batch larger than [`PART`] is cut into parts that are written in one
 //! atomic step: sled keeps large pages in files of their own, which it does not sync, and parts of that size stay out
-//! of those. Beside sled's directory lies the [`Marker`] of what was flushed, and a lock file.
+//! of those. Beside sled's directory lies the [`Marker`] of what was flushed, and a lock file. A compaction makes a new
+//! generation of both; see `compaction.rs`.
+
+mod compaction;
 
 use std::fs::{self, File, TryLockError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,6 +19,8 @@ use crate::error::{Damage, JournalError};
 use crate::marker::{Marked, Marker};
 use crate::{Journal, Position, Replayed};
 
+pub use compaction::{Compacted, DiskCompaction, Retired};
+
 /// Largest part. A leaf of sled has up to 16 entries, and stays in the log while it is below a quarter of a segment.
 const PART: usize = 24 << 10;
 /// sled frees its lock when the last of its threads is done, a moment after a journal of this process was dropped. Who
@@ -28,6 +33,9 @@ const SEGMENT: usize = 2 << 20;
 const CACHE: u64 = 32 << 20;
 /// The version of the directory's layout. The version of batches is counted separately.
 const LAYOUT_VERSION: u32 = 1;
+
+/// A journal smaller than this is not worth a compaction.
+const COMPACT_FROM: u64 = 64 << 20;
 
 /// Something unusual that was found and mended when the journal was opened or replayed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,59 +77,53 @@ impl std::fmt::Display for Repair {
     }
 }
 
-/// The journal in a directory of its own, locked against other processes while it is open.
+/// One life of the files of a journal, from one compaction to the next.
 #[derive(Debug)]
-pub struct DiskJournal {
-    directory: PathBuf,
+struct Generation {
     database: sled::Db,
     batches: sled::Tree,
     marker: Marker,
-    /// What had been flushed when the journal was opened; `None` if that is not known.
-    acknowledged: Option<Position>,
-    last: Position,
-    repairs: Vec<Repair>,
-    _lock: File,
 }
 
-impl DiskJournal {
-    /// Opens the journal of `cluster` in `directory`, and creates both on the first start.
-    ///
-    /// # Errors
-    /// If another process has it, it is another cluster's or of a newer version, or the engine cannot read it even
-    /// without its snapshot files.
-    pub fn open(directory: &Path, cluster: &str) -> Result<Self, JournalError> {
-        fs::create_dir_all(directory).map_err(|source| JournalError::io("create", directory, source))?;
-        let lock = lock(directory)?;
-        let mut repairs = Vec::new();
-        let database = open_engine(directory, &mut repairs)?;
+impl Generation {
+    /// Opens or creates a generation, and says what was acknowledged of it.
+    fn open(
+        directory: &Path,
+        number: u64,
+        cluster: &str,
+        repairs: &mut Vec<Repair>,
+    ) -> Result<(Self, Marked), JournalError> {
+        let database = open_engine(&compaction::engine_path(directory, number), repairs)?;
         check_meta(directory, &database, cluster)?;
         let batches = database.open_tree("batches").map_err(|error| engine("open", directory, error))?;
-        let marker_path = directory.join("acknowledged");
-        let (marker, marked) = Marker::open(&marker_path)?;
-        let acknowledged = match marked {
-            Marked::Through(position) => Some(position),
-            Marked::Unreadable => {
-                repairs.push(Repair::MarkerUnreadable { path: marker_path });
-                None
-            }
+        let (marker, marked) = Marker::open(&compaction::marker_path(directory, number))?;
+        Ok((Self { database, batches, marker }, marked))
+    }
+
+    /// Bytes that the last compaction kept.
+    fn base(&self, directory: &Path) -> Result<u64, JournalError> {
+        let meta = self.database.open_tree("meta").and_then(|meta| meta.get("base"));
+        let bytes = meta.map_err(|error| engine("read", directory, error))?;
+        Ok(bytes.and_then(|bytes| bytes.as_ref().try_into().ok()).map_or(0, u64::from_be_bytes))
+    }
+
+    fn set_base(&self, directory: &Path, bytes: u64) -> Result<(), JournalError> {
+        let set = || {
+            self.database.open_tree("meta")?.insert("base", &bytes.to_be_bytes())?;
+            self.database.flush()
         };
-        let last = last_position(directory, &batches)?;
-        let directory = directory.to_owned();
-        Ok(Self { directory, database, batches, marker, acknowledged, last, repairs, _lock: lock })
+        set().map(drop).map_err(|error| engine("write", directory, error))
     }
+}
 
-    /// What was mended so far. Somebody should be told.
-    #[must_use]
-    pub fn repairs(&self) -> &[Repair] {
-        &self.repairs
-    }
+/// Reads batches, beside whoever appends.
+#[derive(Debug, Clone)]
+struct Reader {
+    directory: PathBuf,
+    batches: sled::Tree,
+}
 
-    /// The last batch.
-    #[must_use]
-    pub fn last(&self) -> Position {
-        self.last
-    }
-
+impl Reader {
     fn damaged(&self, position: Position, damage: Damage) -> JournalError {
         if let Damage::Version(found) = damage {
             let (found, known) = (u32::from(found), u32::from(FORMAT_VERSION));
@@ -149,16 +151,97 @@ impl DiskJournal {
         }
         Ok(if found == expected { Ok(bytes) } else { Err(Damage::Parts { found, expected }) })
     }
+}
+
+/// The journal in a directory of its own, locked against other processes while it is open.
+#[derive(Debug)]
+pub struct DiskJournal {
+    cluster: String,
+    number: u64,
+    generation: Generation,
+    reader: Reader,
+    /// What had been flushed when the journal was opened; `None` if that is not known.
+    acknowledged: Option<Position>,
+    last: Position,
+    repairs: Vec<Repair>,
+    /// Bytes that the last compaction kept, and that were appended or replayed since.
+    base: u64,
+    added: u64,
+    compact_from: u64,
+    _lock: File,
+}
+
+impl DiskJournal {
+    /// Opens the journal of `cluster` in `directory`, and creates both on the first start.
+    ///
+    /// # Errors
+    /// If another process has it, it is another cluster's or of a newer version, or the engine cannot read it even
+    /// without its snapshot files.
+    pub fn open(directory: &Path, cluster: &str) -> Result<Self, JournalError> {
+        fs::create_dir_all(directory).map_err(|source| JournalError::io("create", directory, source))?;
+        let lock = lock(directory)?;
+        let mut repairs = Vec::new();
+        let number = compaction::current(directory)?;
+        compaction::sweep(directory, number)?;
+        let (generation, marked) = Generation::open(directory, number, cluster, &mut repairs)?;
+        let acknowledged = match marked {
+            Marked::Through(position) => Some(position),
+            Marked::Unreadable => {
+                repairs.push(Repair::MarkerUnreadable { path: compaction::marker_path(directory, number) });
+                None
+            }
+        };
+        let reader = Reader { directory: directory.to_owned(), batches: generation.batches.clone() };
+        Ok(Self {
+            cluster: cluster.to_owned(),
+            number,
+            last: last_position(directory, &generation.batches)?,
+            base: generation.base(directory)?,
+            generation,
+            reader,
+            acknowledged,
+            repairs,
+            added: 0,
+            compact_from: COMPACT_FROM,
+            _lock: lock,
+        })
+    }
+
+    /// Wants a compaction when so many bytes were appended, and as many as the last one kept.
+    #[must_use]
+    pub fn compacting_from(mut self, bytes: u64) -> Self {
+        self.compact_from = bytes;
+        self
+    }
+
+    /// What was mended so far. Somebody should be told.
+    #[must_use]
+    pub fn repairs(&self) -> &[Repair] {
+        &self.repairs
+    }
+
+    /// The last batch.
+    #[must_use]
+    pub fn last(&self) -> Position {
+        self.last
+    }
+
+    /// How many times the journal was compacted.
+    #[must_use]
+    pub fn compactions(&self) -> u64 {
+        self.number - 1
+    }
 
     /// Removes the last batch, if it cannot have been acknowledged.
     fn drop_torn_tail(&mut self, position: Position, damage: Damage) -> Result<(), JournalError> {
         let unacknowledged = self.acknowledged.is_some_and(|through| through < position);
         if position != self.last || !unacknowledged || matches!(damage, Damage::Version(_)) {
-            return Err(self.damaged(position, damage));
+            return Err(self.reader.damaged(position, damage));
         }
-        for key in self.batches.scan_prefix(position.0.to_be_bytes()).keys() {
-            let key = key.map_err(|error| engine("read", &self.directory, error))?;
-            self.batches.remove(key).map_err(|error| engine("repair", &self.directory, error))?;
+        let batches = &self.generation.batches;
+        for key in batches.scan_prefix(position.0.to_be_bytes()).keys() {
+            let key = key.map_err(|error| engine("read", &self.reader.directory, error))?;
+            batches.remove(key).map_err(|error| engine("repair", &self.reader.directory, error))?;
         }
         self.last = Position(position.0 - 1);
         self.repairs.push(Repair::TornTailDropped { position, damage });
@@ -166,29 +249,35 @@ impl DiskJournal {
     }
 }
 
+/// Writes a batch; returns how large it is.
+fn append(directory: &Path, batches: &sled::Tree, position: Position, records: &[Record]) -> Result<u64, JournalError> {
+    let bytes = encode_batch(position, records)?;
+    let parts = bytes.len().div_ceil(PART);
+    let mut batch = sled::Batch::default();
+    for (index, piece) in bytes.chunks(PART).enumerate() {
+        let index = u32::try_from(index).unwrap_or(u32::MAX);
+        if index == 0 {
+            let count = u32::try_from(parts).unwrap_or(u32::MAX);
+            batch.insert(&key(position, index), [&count.to_be_bytes(), piece].concat());
+        } else {
+            batch.insert(&key(position, index), piece);
+        }
+    }
+    batches.apply_batch(batch).map_err(|error| engine("append to", directory, error))?;
+    Ok(bytes.len() as u64)
+}
+
 impl Journal for DiskJournal {
     fn append(&mut self, records: &[Record]) -> Result<Position, JournalError> {
         let position = self.last.next();
-        let bytes = encode_batch(position, records)?;
-        let parts = bytes.len().div_ceil(PART);
-        let mut batch = sled::Batch::default();
-        for (index, piece) in bytes.chunks(PART).enumerate() {
-            let index = u32::try_from(index).unwrap_or(u32::MAX);
-            if index == 0 {
-                let count = u32::try_from(parts).unwrap_or(u32::MAX);
-                batch.insert(&key(position, index), [&count.to_be_bytes(), piece].concat());
-            } else {
-                batch.insert(&key(position, index), piece);
-            }
-        }
-        self.batches.apply_batch(batch).map_err(|error| engine("append to", &self.directory, error))?;
+        self.added += append(&self.reader.directory, &self.generation.batches, position, records)?;
         self.last = position;
         Ok(position)
     }
 
     fn flush(&mut self) -> Result<(), JournalError> {
-        self.database.flush().map_err(|error| engine("flush", &self.directory, error))?;
-        self.marker.write(self.last)
+        self.generation.database.flush().map_err(|error| engine("flush", &self.reader.directory, error))?;
+        self.generation.marker.write(self.last)
     }
 
     fn replay(&mut self, sink: &mut dyn FnMut(Record)) -> Result<Replayed, JournalError> {
@@ -196,7 +285,7 @@ impl Journal for DiskJournal {
         let mut position = Position::START;
         while position < self.last {
             position = position.next();
-            let bytes = self.read(position)?;
+            let bytes = self.reader.read(position)?;
             match bytes.and_then(|bytes| Ok((decode_batch(position, &bytes)?, bytes.len()))) {
                 Ok((records, length)) => {
                     replayed.batches += 1;
@@ -208,9 +297,42 @@ impl Journal for DiskJournal {
             }
         }
         match self.acknowledged {
-            Some(through) if through > self.last => Err(self.damaged(self.last.next(), Damage::Missing(through))),
-            _ => Ok(replayed),
+            Some(through) if through > self.last => {
+                Err(self.reader.damaged(self.last.next(), Damage::Missing(through)))
+            }
+            _ => {
+                self.added = replayed.bytes.saturating_sub(self.base);
+                Ok(replayed)
+            }
         }
+    }
+
+    fn wants_compaction(&self) -> bool {
+        self.added >= self.compact_from.max(self.base)
+    }
+
+    fn begin_compaction(&mut self) -> Option<DiskCompaction> {
+        Some(DiskCompaction {
+            directory: self.reader.directory.clone(),
+            cluster: self.cluster.clone(),
+            number: self.number + 1,
+            from: self.reader.clone(),
+            through: self.last,
+        })
+    }
+
+    fn adopt(&mut self, mut compacted: Compacted) -> Result<Retired, JournalError> {
+        let directory = self.reader.directory.clone();
+        compacted.catch_up(&self.reader, self.last)?;
+        let Compacted { mut generation, number, last, kept, added, .. } = compacted;
+        generation.marker.write(last)?;
+        compaction::set_current(&directory, number)?;
+        self.reader.batches = generation.batches.clone();
+        let old = std::mem::replace(&mut self.generation, generation);
+        let retired = Retired(Some((old, directory, self.number)));
+        (self.number, self.last, self.base, self.added) = (number, last, kept, added);
+        self.acknowledged = Some(last);
+        Ok(retired)
     }
 }
 
@@ -233,13 +355,12 @@ fn lock(directory: &Path) -> Result<File, JournalError> {
 
 /// Opens sled. Its snapshot file is only a shortcut into its log, and is known to keep it from opening after a crash:
 /// then it is removed, and nothing else.
-fn open_engine(directory: &Path, repairs: &mut Vec<Repair>) -> Result<sled::Db, JournalError> {
-    let path = directory.join("journal");
-    let error = match try_open(&path) {
+fn open_engine(path: &Path, repairs: &mut Vec<Repair>) -> Result<sled::Db, JournalError> {
+    let error = match try_open(path) {
         Ok(database) => return Ok(database),
         Err(error) => error,
     };
-    let files = snapshots(&path);
+    let files = snapshots(path);
     if files.is_empty() || matches!(error, JournalError::DiskFull { .. } | JournalError::Locked { .. }) {
         return Err(error);
     }
@@ -247,7 +368,7 @@ fn open_engine(directory: &Path, repairs: &mut Vec<Repair>) -> Result<sled::Db, 
         fs::remove_file(file).map_err(|source| JournalError::io("remove", file, source))?;
     }
     repairs.push(Repair::SnapshotsRemoved { files, reason: error.to_string() });
-    try_open(&path)
+    try_open(path)
 }
 
 fn try_open(path: &Path) -> Result<sled::Db, JournalError> {

@@ -53,6 +53,17 @@ pub enum JournalError {
         /// What is wrong with it.
         damage: Damage,
     },
+    /// The file that names the current generation of the journal.
+    #[error(
+        "{path} does not say which generation of the journal is the current one ({length} bytes); nothing was changed, \
+         restore it from a backup"
+    )]
+    Generation {
+        /// The file.
+        path: PathBuf,
+        /// How long it is.
+        length: usize,
+    },
     /// The store engine failed.
     #[error("cannot {operation} state {path}: {reason}")]
     Engine {
@@ -88,7 +99,9 @@ impl JournalError {
     /// An error of the operating system, told apart by what an operator can do about it.
     pub(crate) fn io(operation: &'static str, path: &Path, source: io::Error) -> Self {
         match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull { path: path.to_owned() },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                Self::DiskFull { path: path.to_owned() }
+            }
             _ => Self::Io { operation, path: path.to_owned(), source },
         }
     }

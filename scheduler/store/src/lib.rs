@@ -13,7 +13,7 @@ mod memory;
 use partita_core::Record;
 
 pub use codec::{FORMAT_VERSION, decode_batch, encode_batch};
-pub use disk::{DiskJournal, Repair};
+pub use disk::{Compacted, DiskCompaction, DiskJournal, Repair, Retired};
 pub use error::{Damage, JournalError};
 pub use memory::{Fault, MemoryDisk, MemoryJournal};
 
@@ -68,4 +68,24 @@ pub trait Journal: Send {
     /// # Errors
     /// [`JournalError::Damaged`] at the first batch that is not what was written. `sink` has then seen all before it.
     fn replay(&mut self, sink: &mut dyn FnMut(Record)) -> Result<Replayed, JournalError>;
+
+    /// Whether so much was appended that a compaction is worth it.
+    fn wants_compaction(&self) -> bool {
+        false
+    }
+
+    /// Begins a compaction of everything appended so far. It can run on another thread, while this journal goes on.
+    /// `None` from journals that are never compacted.
+    fn begin_compaction(&mut self) -> Option<DiskCompaction> {
+        None
+    }
+
+    /// Switches over to what a compaction wrote, with everything that was appended meanwhile; flushes all of it.
+    ///
+    /// # Errors
+    /// If it cannot be completed; the journal must not be used any further then, and is whole when it is opened again.
+    fn adopt(&mut self, compacted: Compacted) -> Result<Retired, JournalError> {
+        drop(compacted);
+        Ok(Retired::default())
+    }
 }

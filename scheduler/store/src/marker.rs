@@ -53,8 +53,7 @@ impl Marker {
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(Marked::Unreadable),
             Err(error) => return Err(failed(error)),
         }
-        let number = u64::from_be_bytes(std::array::from_fn(|index| bytes[index]));
-        Ok(if encode(Position(number)) == bytes { Marked::Through(Position(number)) } else { Marked::Unreadable })
+        Ok(decode(&bytes).map_or(Marked::Unreadable, Marked::Through))
     }
 
     /// Notes that everything up to `position` is on disk.
@@ -63,8 +62,15 @@ impl Marker {
     }
 }
 
-fn encode(position: Position) -> [u8; LENGTH] {
+/// A number with a checksum.
+pub(crate) fn encode(position: Position) -> [u8; LENGTH] {
     let number = position.0.to_be_bytes();
     let sum = blake3::hash(&number);
     std::array::from_fn(|index| if index < 8 { number[index] } else { sum.as_bytes()[index] })
+}
+
+/// The number, if these are the bytes of one.
+pub(crate) fn decode(bytes: &[u8]) -> Option<Position> {
+    let position = Position(u64::from_be_bytes(*bytes.first_chunk()?));
+    (encode(position)[..] == *bytes).then_some(position)
 }

@@ -29,7 +29,9 @@ fn the_fixture_has_every_kind_of_record() {
         Record::JobExpired { .. } => 12,
         Record::HostJoined { .. } => 13,
         Record::HostLost { .. } => 14,
+        Record::JobsForgotten { .. } => 15,
+        Record::TenantUsed { .. } => 16,
     };
     let found: Vec<u32> = support::one_of_each().iter().map(kinds).collect();
-    assert_eq!(found, (0..15).collect::<Vec<u32>>());
+    assert_eq!(found, (0..17).collect::<Vec<u32>>());
 }

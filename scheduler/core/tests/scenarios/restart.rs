@@ -6,7 +6,7 @@ use partita_core::{Action, Core, JobEnd, RECOVERY_TIME, Record, Request};
 use partita_testkit::{Cluster, Reference, all, array, each, fold, job, policy};
 use partita_types::{Cause, JobId};
 
-fn busy_cluster() -> (Cluster, Vec<JobId>) {
+pub(crate) fn busy_cluster() -> (Cluster, Vec<JobId>) {
     let mut cluster = Cluster::new().tenant(policy("acme")).tenant(policy("other")).host("one", 2).host("two", 2);
     let graph = || job().with(array("a").tasks(9)).with(array("b").reads(each(0))).with(array("c").reads(fold(1, 3)));
     let mut jobs = vec![cluster.submit("acme", graph().spec()), cluster.submit("other", graph().spec())];

@@ -1,6 +1,8 @@
 //! The thread that owns the core: inputs in, steps out, a tick when one is due.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
@@ -33,13 +35,20 @@ pub(super) struct CoreThread {
     round: Vec<Step>,
     /// What hosts were asked to list, because their answers do not repeat it.
     listings: BTreeMap<RequestId, (DatasetName, ByteSize, Option<ByteSize>)>,
+    /// Set by the writer when the journal is worth a compaction.
+    compaction_due: Arc<AtomicBool>,
 }
 
 impl CoreThread {
-    pub(super) fn new(core: Core, steps: SyncSender<Vec<Step>>, metrics: Metrics) -> Self {
+    pub(super) fn new(
+        core: Core,
+        steps: SyncSender<Vec<Step>>,
+        metrics: Metrics,
+        compaction_due: Arc<AtomicBool>,
+    ) -> Self {
         let now = partita_identity::now();
         let (sessions, listings) = (BTreeMap::new(), BTreeMap::new());
-        Self { core, steps, metrics, sessions, now, actions: Vec::new(), round: Vec::new(), listings }
+        Self { core, steps, metrics, sessions, now, actions: Vec::new(), round: Vec::new(), listings, compaction_due }
     }
 
     /// Runs until `stop` is cancelled and the inbox is empty, or the writer is gone, which reports why by itself.
@@ -67,6 +76,9 @@ impl CoreThread {
                 self.take(input);
             }
             self.tick();
+            if self.compaction_due.swap(false, Ordering::Relaxed) {
+                self.round.push(Step::Compact(self.core.compaction()));
+            }
             let round = std::mem::take(&mut self.round);
             if !round.is_empty() && self.steps.send(round).is_err() {
                 return Ok(());

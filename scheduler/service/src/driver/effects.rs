@@ -58,6 +58,8 @@ impl Effects {
                 self.waiting.insert(request, answer);
             }
             Step::Deliver(deliver) => deliver(),
+            // Begun by the writer, which owns the journal.
+            Step::Compact(_) => {}
             Step::Arrive { host, link } => {
                 if let Some(earlier) = self.arriving.insert(host, link) {
                     earlier.closed.cancel();

@@ -26,12 +26,15 @@ struct Scheduler {
 
 /// A driver on a journal in memory, with one tenant.
 async fn start(disk: &MemoryDisk) -> Scheduler {
+    start_on(disk.open()).await
+}
+
+async fn start_on(mut journal: impl Journal + 'static) -> Scheduler {
     let (stop, failure) = (CancellationToken::new(), Failure::new());
     let metrics = Metrics::new().unwrap();
     let hub = std::sync::Arc::new(Hub::default());
     let effects = Effects::new(std::sync::Arc::clone(&hub), metrics.clone());
     let mut core = Core::new();
-    let mut journal = disk.open();
     journal.replay(&mut |record| core.restore(&record, &mut Vec::new())).unwrap();
     let (handle, threads) =
         super::start(core, Box::new(journal), effects, metrics, stop.clone(), failure.clone()).unwrap();
@@ -171,4 +174,25 @@ async fn the_tenant_of_a_policy_gets_its_number_before_anybody_asks() {
     let acme = TenantName::new("acme").unwrap();
     assert_eq!(scheduler.handle.query(move |core| core.tenant(&acme)).await.unwrap(), Some(TenantId(0)));
     scheduler.stop().await;
+}
+
+#[tokio::test]
+async fn a_journal_that_has_grown_is_compacted_while_the_scheduler_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = || partita_store::DiskJournal::open(directory.path(), "test").unwrap();
+    let scheduler = start_on(open().compacting_from(1)).await;
+    for key in 1..=60 {
+        let Ok(Reply::Accepted { job, .. }) = scheduler.submit(key).await else { panic!("not accepted") };
+        if key < 60 {
+            assert_eq!(scheduler.handle.request(Request::Cancel(job), LIMIT).await.unwrap(), Reply::Done);
+            assert_eq!(scheduler.handle.request(Request::Release(job), LIMIT).await.unwrap(), Reply::Done);
+        }
+    }
+    scheduler.stop().await;
+    let mut journal = open();
+    let mut core = Core::new();
+    let replayed = journal.replay(&mut |record| core.restore(&record, &mut Vec::new())).unwrap();
+    assert!(journal.compactions() > 0 && replayed.records < 150, "{} records", replayed.records);
+    let jobs: Vec<u32> = core.jobs(TenantId(0)).iter().map(|job| job.id.number).collect();
+    assert_eq!(jobs, [60]);
 }

@@ -3,12 +3,15 @@
 //! All rounds that wait are written as one batch. The batch is flushed at once if an answer depends on it, and soon
 //! otherwise: sooner if somebody watches, because watchers see only what is on disk.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use partita_core::{Action, Record};
 use partita_store::{Journal, JournalError};
 
+use super::compacting::Compactions;
 use super::{Effects, Failed, Step};
 use crate::chain;
 use crate::metrics::Metrics;
@@ -29,10 +32,11 @@ pub(super) struct Writer {
     /// Since when something appended is not flushed.
     unflushed: Option<Instant>,
     flushed: Instant,
+    compactions: Compactions,
 }
 
 #[expect(clippy::disallowed_methods, reason = "measures when to flush and how long it takes; decides nothing else")]
-fn clock() -> Instant {
+pub(super) fn clock() -> Instant {
     Instant::now()
 }
 
@@ -42,8 +46,10 @@ impl Writer {
         effects: Effects,
         rounds: Receiver<Vec<Step>>,
         metrics: Metrics,
+        compaction_due: Arc<AtomicBool>,
     ) -> Self {
-        Self { journal, effects, rounds, metrics, records: Vec::new(), unflushed: None, flushed: clock() }
+        let compactions = Compactions::new(compaction_due);
+        Self { journal, effects, rounds, metrics, records: Vec::new(), unflushed: None, flushed: clock(), compactions }
     }
 
     /// Runs until the core thread is gone. On an error nothing that was not written is acknowledged: all who wait
@@ -59,6 +65,7 @@ impl Writer {
                 Err(RecvTimeoutError::Timeout) => self.flush().map_err(stopped)?,
                 Err(RecvTimeoutError::Disconnected) => {
                     self.flush().map_err(stopped)?;
+                    self.compactions.end(&mut *self.journal).map_err(stopped)?;
                     self.effects.end();
                     return Ok(());
                 }
@@ -85,7 +92,8 @@ impl Writer {
 
     fn together(&self, first: Vec<Step>) -> Vec<Step> {
         let mut steps = first;
-        while steps.len() < TOGETHER {
+        // What follows a compaction's decision must not be appended before it begins.
+        while steps.len() < TOGETHER && !matches!(steps.last(), Some(Step::Compact(_))) {
             match self.rounds.try_recv() {
                 Ok(more) => steps.extend(more),
                 Err(_) => break,
@@ -116,8 +124,12 @@ impl Writer {
             self.sync()?;
         }
         for step in steps {
-            self.effects.perform(step);
+            match step {
+                Step::Compact(picker) => self.compactions.begin(&mut *self.journal, picker),
+                step => self.effects.perform(step),
+            }
         }
+        self.compactions.look(&mut *self.journal)?;
         if self.unflushed.is_none() {
             self.effects.all_on_disk();
         }

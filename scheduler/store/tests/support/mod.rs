@@ -160,6 +160,8 @@ fn ended() -> Vec<Record> {
         Record::JobExpired { job: JOB, at: at(8) },
         Record::HostJoined { name: HostName::new("host-1").unwrap(), at: at(7) },
         Record::HostLost { name: HostName::new("host-1").unwrap(), at: at(8) },
+        Record::JobsForgotten { tenant: TenantId(3), count: 300 },
+        Record::TenantUsed { tenant: TenantId(3), cpu: CpuTime::from_micros(9), peak_memory: ByteSize::mib(2) },
     ]
 }
 
