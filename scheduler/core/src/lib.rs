@@ -46,6 +46,7 @@ mod retention;
 mod session;
 mod shape;
 mod share;
+mod states;
 mod submission;
 mod task;
 mod tenant;

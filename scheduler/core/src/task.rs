@@ -4,7 +4,8 @@ use partita_types::HostId;
 
 use crate::view::TaskCounts;
 
-/// The state of a task. The last four are final; only the loss of its outputs takes a task out of `Succeeded` again.
+/// The state of a task. The last four are final; only the loss of its outputs takes a task out of `Succeeded` again. The
+/// ways between them stand in `states.rs`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum State {
@@ -148,7 +149,9 @@ impl Counts {
         self.0[state as usize] += tasks;
     }
 
+    /// Every change of a state goes through here, and is held to the table in `states.rs`.
     pub(crate) fn shift(&mut self, from: State, to: State, tasks: u32) {
+        debug_assert!(tasks == 0 || from.may_become(to), "no way leads from {from:?} to {to:?}: see states.rs");
         self.0[from as usize] -= tasks;
         self.0[to as usize] += tasks;
     }
