@@ -1,9 +1,11 @@
 //! `cargo xtask tidy`: the rules of the source tree that no compiler checks.
 
+mod behaviours;
 mod dependencies;
 mod links;
 mod text;
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use anyhow::Context as _;
@@ -33,13 +35,21 @@ impl fmt::Display for Fault {
 /// Checks the tree.
 pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Vec<Fault>> {
     let mut faults = dependencies::check(&workspace.packages);
+    let (mut table, mut tests) = (String::new(), BTreeSet::new());
     for file in workspace.files()? {
         let bytes = std::fs::read(workspace.root.join(&file)).with_context(|| format!("cannot read {file}"))?;
         let Ok(content) = std::str::from_utf8(&bytes) else { continue };
         faults.extend(text::check(&file, content));
+        if file == behaviours::FILE {
+            content.clone_into(&mut table);
+        }
+        if file.ends_with(".rs") {
+            tests.extend(behaviours::tests(content));
+        }
         if file.ends_with(".md") {
             faults.extend(links::check(&workspace.root, &file, content));
         }
     }
+    faults.extend(behaviours::check(&table, &tests));
     Ok(faults)
 }
