@@ -109,6 +109,11 @@ impl Client {
         self.plan.arrays[array].keep
     }
 
+    /// How much memory a task needs, in MiB.
+    pub(crate) fn needs(&self, task: TaskId) -> Option<u64> {
+        self.plan.arrays.get(task.array.0 as usize)?.needs
+    }
+
     /// How many arrays it has in all.
     pub(crate) fn arrays(&self) -> usize {
         self.plan.arrays.len()

@@ -145,7 +145,12 @@ fn array(random: &mut Random, shapes: &[(u32, u32)], size: &Size) -> (ArrayPlan,
         memory: if random.chance(15) { random.between(65, 200) } else { 64 },
         ..ArrayPlan::default()
     };
+    if random.chance(8) && array.memory == 64 {
+        // Doubling leads to 256 MiB, which every host and every tenant has.
+        array.needs = Some(random.between(65, 250));
+    }
     if random.chance(8) {
+        array.needs = None;
         tasks = random.between(1, 4) as u32;
         (array.upload, array.outputs, array.tasks, array.memory) = (true, 1, Some(tasks), 64);
         return (array, tasks);

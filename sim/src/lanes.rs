@@ -3,7 +3,7 @@
 use partita_host_logic::{AdmitError, Logic, Offer, Prepared, Returned, Taken, WorkId};
 use partita_testkit::Run;
 use partita_types::{
-    AttemptId, Cause, CpuTime, FailedAttempt, Failure, Frame, PartitionId, Report, SucceededBatch, Usage,
+    AttemptId, ByteSize, Cause, CpuTime, FailedAttempt, Failure, Frame, PartitionId, Report, SucceededBatch, Usage,
 };
 
 use crate::guest::Behaviour;
@@ -17,6 +17,8 @@ const GATHER: u64 = 2_000;
 #[derive(Debug)]
 pub(crate) struct Lane {
     work: WorkId,
+    /// What the frame has reserved.
+    memory: ByteSize,
     frame: Frame,
     runs: Vec<Run>,
     /// Positions of the frame that it took, and which of them runs.
@@ -56,7 +58,7 @@ impl World {
         let Some(header) = host.headers.get(&(frame.job, frame.array)) else {
             return self.refuse(position, &frame, &attempts, Cause::HostLost);
         };
-        let memory = header.limits.memory;
+        let memory = frame.memory.unwrap_or(header.limits.memory);
         let offer = Offer { frame: frame.id, tenant: frame.job.tenant, memory, attempts: attempts.clone() };
         match host.logic.admit(offer) {
             Ok(work) => {
@@ -134,6 +136,7 @@ impl World {
                     let runs = host.runs(&job.payload);
                     let lane = Lane {
                         work: job.work,
+                        memory: job.memory,
                         frame: job.payload,
                         runs,
                         positions: job.positions,
@@ -160,8 +163,12 @@ impl World {
         let faults = if self.healed { 0 } else { self.plan.guest_faults };
         let seed = self.random.guests;
         let Some(lane) = self.hosts[position].lanes[number].as_ref() else { return };
-        let attempt = lane.run().attempt;
-        let behaviour = Behaviour::of(seed, attempt, self.is_poisoned(attempt.task), faults);
+        let (attempt, memory) = (lane.run().attempt, lane.memory);
+        let mut behaviour = Behaviour::of(seed, attempt, self.is_poisoned(attempt.task), faults);
+        let needed = self.client_of(attempt.task.job).and_then(|client| client.needs(attempt.task));
+        if behaviour.cause.is_none() && needed.is_some_and(|needed| memory < ByteSize::mib(needed)) {
+            behaviour.cause = Some(Cause::Memory);
+        }
         let host = &mut self.hosts[position];
         let process = host.process;
         if let Some(lane) = host.lanes[number].as_mut() {

@@ -164,6 +164,8 @@ pub struct ArrayPlan {
     pub priority: i32,
     /// Memory of a task, in MiB.
     pub memory: u64,
+    /// Memory that its tasks run out of below, in MiB: they need this much.
+    pub needs: Option<u64>,
     /// An argument for each task.
     pub own_arguments: bool,
     /// Whether some of its tasks fail whatever happens.
@@ -182,6 +184,7 @@ impl Default for ArrayPlan {
             keep: false,
             priority: 0,
             memory: 64,
+            needs: None,
             own_arguments: false,
             poison: false,
             added: None,

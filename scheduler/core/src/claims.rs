@@ -108,7 +108,10 @@ impl Core {
         (tenant, array): (TenantId, (u32, u32)),
         strict: bool,
     ) -> bool {
-        let fits = host.free_slots(need.long) > 0 && host.has_all_of(need);
+        // Whoever has nothing anywhere waits at a host even with short tasks: long ones of others may never leave time for
+        // them, because one of those follows as soon as one ends.
+        let has_nothing = self.tenants.get(tenant.0 as usize).is_some_and(|tenant| tenant.usage.frames == 0);
+        let fits = host.free_slots(need.long || has_nothing) > 0 && host.has_all_of(need);
         if !fits || (self.claims.is_empty() && !strict) {
             return fits;
         }

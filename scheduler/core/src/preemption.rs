@@ -256,8 +256,11 @@ impl Core {
     }
 
     /// Whether a tenant waits longer than it has to: there is something to reclaim for it, and that was not done in time.
+    /// What came after the last look in vain has time until the next one, at most [`LOOK_AGAIN`] later.
     pub(crate) fn waits_beyond_bound(&self, tenant: &Tenant) -> bool {
-        let long_ago = tenant.starving.is_some_and(|starving| starving.since.after(RECLAIM_BOUND) < self.now);
+        let long_ago = tenant
+            .starving
+            .is_some_and(|starving| starving.since.after(RECLAIM_BOUND) < self.now && starving.look_again <= self.now);
         long_ago && self.starving(tenant).is_some_and(|want| self.choose_victims(tenant, &want, true).is_some())
     }
 }

@@ -58,7 +58,9 @@ impl World {
             *frames += 1;
             let frames = *frames;
             ensure(frames <= PATIENCE, "nobody_starves", || {
-                format!("tenant {tenant} has ready tasks and nothing at a host, while others got {frames} frames")
+                let ready = core.jobs(tenant).into_iter().filter(|job| job.counts.ready > 0);
+                let why: Vec<_> = ready.map(|job| core.explain(job.id, None, None)).collect();
+                format!("tenant {tenant} has ready tasks and nothing at a host, others got {frames} frames: {why:?}")
             })?;
         }
         Ok(())

@@ -343,3 +343,18 @@ fn a_small_job_starts_at_once_behind_a_million_tasks() {
     assert!(cluster.counts(large, 0).ready > 999_990);
     assert!(cluster.core.preemptions() <= 2);
 }
+
+/// I18: there is a place for whoever has nothing, even if long tasks of others leave no time for short ones.
+#[test]
+fn short_tasks_of_one_tenant_do_not_starve_behind_long_ones_of_another() {
+    let mut cluster = Cluster::new().tenant(policy("long")).tenant(policy("short")).host("one", 1);
+    cluster.model("one").task_time = CpuTime::from_micros(100);
+    cluster.submit("short", tasks(100));
+    cluster.run_all();
+    cluster.model("one").task_time = CpuTime::from_micros(500_000);
+    let long = cluster.submit("long", tasks(100));
+    assert_eq!(assigned(&cluster, long), 2, "one that runs, and one that follows");
+    let short = cluster.submit("short", tasks(1));
+    cluster.run_frame("one");
+    assert_eq!(assigned(&cluster, short), 1, "{}", reason(&cluster, short));
+}
