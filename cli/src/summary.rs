@@ -69,6 +69,9 @@ fn table(job: &JobStatus) -> Table {
     }
     table.pair("tasks", tasks(job));
     table.pair("attempts", totals.attempts);
+    if totals.reused > 0 {
+        table.pair("reused", format!("{} tasks", totals.reused));
+    }
     table.pair("partitions", format!("{}, {}", totals.partitions, totals.partition_bytes));
     table.pair("moved between hosts", format!("{}, {}", totals.moved_partitions, totals.moved_bytes));
     if let Some(wall) = wall_time(job) {
@@ -96,6 +99,7 @@ pub(crate) fn to_json(job: &JobStatus) -> Value {
         "state": job.state,
         "tasks": tasks(job),
         "attempts": totals.attempts,
+        "reused": totals.reused,
         "partitions": totals.partitions,
         "partition_bytes": totals.partition_bytes,
         "partitions_moved": totals.moved_partitions,

@@ -493,6 +493,13 @@ impl ArrayBuilder<'_> {
         self
     }
 
+    /// Takes the outputs of earlier tasks that did the same, if they are still kept, and offers these to later ones. For
+    /// functions that use neither random numbers nor the clock.
+    pub fn memoise(mut self) -> Self {
+        self.spec.options.memoise = true;
+        self
+    }
+
     /// Says that equal inputs need not give equal outputs.
     pub fn nondeterministic(mut self) -> Self {
         self.spec.options.deterministic = false;

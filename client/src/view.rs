@@ -195,6 +195,8 @@ pub struct Totals {
     pub dataset_files: u64,
     /// Their size.
     pub dataset_bytes: ByteSize,
+    /// Tasks that did not run, but got the outputs of an earlier one.
+    pub reused: u64,
 }
 
 fn timestamp<S: serde::Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
@@ -469,6 +471,7 @@ impl From<wire::JobTotals> for Totals {
             moved_bytes: ByteSize(totals.moved_bytes),
             dataset_files: totals.dataset_files,
             dataset_bytes: ByteSize(totals.dataset_bytes),
+            reused: totals.reused,
         }
     }
 }

@@ -79,6 +79,7 @@ fn array(source: ArraySource, arguments: Arguments, inputs: Vec<Edge>) -> ArrayS
         keep: true,
         memory_max: Some(ByteSize::gib(1)),
         needs: needs(),
+        memoise: true,
         ..ArrayOptions::default()
     };
     ArraySpec { name: "a".into(), source, tasks: TaskCount::FromInputs, arguments, inputs, outputs: 3, options }
@@ -139,6 +140,7 @@ fn frame() -> Frame {
             Source { host: HostId(1), name: HostName::new("b").unwrap(), address: String::new(), ticket: vec![] },
         ],
         memory: Some(ByteSize::mib(512)),
+        reuse: Vec::new(),
     }
 }
 
@@ -146,6 +148,17 @@ fn frame() -> Frame {
 fn a_frame_arrives_unchanged() {
     let wire: host::Frame = frame().into();
     assert_eq!(Frame::try_from(through_the_wire(&wire)), Ok(frame()));
+}
+
+#[test]
+fn a_frame_of_copies_arrives_unchanged_and_names_one_attempt_for_each_task() {
+    let task = TaskId { job: JOB, array: ArrayIndex(0), index: 7 };
+    let reuse = vec![AttemptId { task, number: AttemptNumber::FIRST }; 2];
+    let copies = Frame { reuse, ..frame() };
+    let mut wire: host::Frame = copies.clone().into();
+    assert_eq!(Frame::try_from(through_the_wire(&wire)), Ok(copies));
+    wire.reuse.as_mut().unwrap().indexes.pop();
+    assert!(Frame::try_from(wire).is_err());
 }
 
 #[test]
@@ -199,6 +212,7 @@ fn report() -> Report {
         usage: vec![usage; 2],
         moved_partitions: 3,
         moved_bytes: ByteSize(4_000),
+        reused: 1,
     };
     let failed = Cause::ALL.into_iter().map(|cause| FailedAttempt {
         attempt: attempt(cause as u32, 2),

@@ -162,11 +162,16 @@ impl HostModel {
                     self.told.insert((header.job, header.array));
                     self.headers.insert((header.job, header.array), header);
                 }
+                let mut messages = Vec::new();
                 for frame in frames {
                     self.check_frame(&frame);
-                    self.frames.push_back(frame);
+                    if frame.reuse.is_empty() {
+                        self.frames.push_back(frame);
+                    } else {
+                        messages.push(HostMessage::Report(self.copy(&frame)));
+                    }
                 }
-                Vec::new()
+                messages
             }
             HostCommand::Cancel(attempts) => {
                 self.told_to_stop.extend(attempts);
@@ -203,6 +208,29 @@ impl HostModel {
     pub fn stop_told(&mut self) -> Report {
         self.cancelled.extend(std::mem::take(&mut self.told_to_stop));
         Report { finished_frames: self.forget_cancelled(), ..Report::default() }
+    }
+
+    /// Keeps outputs under further names, as far as it has them.
+    fn copy(&mut self, frame: &Frame) -> Report {
+        assert_eq!(frame.reuse.len(), frame.indexes.len(), "{frame:?}");
+        let mut report = Report::default();
+        for (mut run, from) in self.runs(frame).into_iter().zip(&frame.reuse) {
+            let width = (0_u32..).take(run.outputs.len());
+            let there: Option<Vec<OutputInfo>> =
+                width.map(|output| self.store.get(&PartitionId { attempt: *from, output }).copied()).collect();
+            match there {
+                Some(outputs) => {
+                    assert_eq!(outputs, run.outputs, "a task that did something else");
+                    run.outputs = outputs;
+                    let mut copied = self.succeed(&[run]);
+                    copied.succeeded[0].usage[0] = Usage::default();
+                    copied.succeeded[0].reused = 1;
+                    report.succeeded.append(&mut copied.succeeded);
+                }
+                None => report.failed.append(&mut self.fail(&run, Cause::Input, Vec::new()).failed),
+            }
+        }
+        report
     }
 
     fn check_frame(&self, frame: &Frame) {
@@ -256,6 +284,7 @@ impl HostModel {
             usage: Vec::new(),
             moved_partitions: 0,
             moved_bytes: ByteSize::ZERO,
+            reused: 0,
         };
         for run in runs {
             batch.indexes.push(run.attempt.task.index);

@@ -168,6 +168,10 @@ pub struct ArrayOptions {
     pub memory_max: Option<ByteSize>,
     /// What a host must have to run its tasks. Default: nothing beyond its size.
     pub needs: Features,
+    /// Take the outputs of an earlier task of the tenant that did the same, if they are still kept, and offer these to
+    /// later ones. Default false: the random numbers and the clock of a task differ from job to job, and a function that
+    /// uses them would be given what others drew.
+    pub memoise: bool,
 }
 
 impl Default for ArrayOptions {
@@ -181,6 +185,7 @@ impl Default for ArrayOptions {
             keep: false,
             memory_max: None,
             needs: Features::default(),
+            memoise: false,
         }
     }
 }
@@ -335,6 +340,9 @@ impl ArraySpec {
         let folds = self.inputs.iter().filter(|edge| matches!(edge, Edge::Fold { .. })).count();
         if folds > 0 && (folds > 1 || self.tasks != TaskCount::FromInputs) {
             return meaningless("a fold decides the number of tasks; give one fold edge and no task count");
+        }
+        if self.options.memoise && !self.options.deterministic {
+            return meaningless("only what is deterministic can be memoised");
         }
         match self.source {
             ArraySource::Upload if !self.inputs.is_empty() => meaningless("uploaded data has no inputs"),

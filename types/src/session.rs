@@ -100,6 +100,9 @@ pub struct Frame {
     pub sources: Vec<Source>,
     /// Memory of one attempt, if it is not what the header says: an earlier attempt ran out of that.
     pub memory: Option<ByteSize>,
+    /// If not empty: for each task the attempt whose outputs the host has, and keeps for this task, too, instead of running
+    /// it.
+    pub reuse: Vec<AttemptId>,
 }
 
 impl Frame {
@@ -180,6 +183,8 @@ pub struct SucceededBatch {
     pub moved_partitions: u64,
     /// The bytes of those.
     pub moved_bytes: ByteSize,
+    /// How many of them did not run, but got the outputs of an earlier task.
+    pub reused: u32,
 }
 
 /// An attempt that failed.

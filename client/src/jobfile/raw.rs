@@ -54,6 +54,7 @@ pub(super) struct Array {
     pub(super) labels: BTreeMap<LabelName, LabelValue>,
     #[serde(default)]
     pub(super) resources: BTreeMap<ResourceName, u64>,
+    pub(super) memoise: Option<bool>,
 }
 
 /// All keys of all edges; `resolve` says which go together.

@@ -285,6 +285,7 @@ fn options(raw: &raw::Array) -> ArrayOptions {
         keep: raw.keep.unwrap_or(default.keep),
         memory_max: raw.memory_max.map(|size| size.0),
         needs: Features { labels: raw.labels.clone(), resources: raw.resources.clone() },
+        memoise: raw.memoise.unwrap_or(default.memoise),
     }
 }
 

@@ -23,6 +23,7 @@ use crate::host::Host;
 use crate::lanes::Runnable;
 use crate::modules::blocking;
 use crate::report::Moved;
+use crate::store::CopyError;
 
 /// Separates the seeds of tasks from other uses of the hash.
 const SEED_CONTEXT: &str = "partita 2026-11 seed of a task's random numbers";
@@ -113,6 +114,9 @@ pub(crate) fn accept(host: &Arc<Host>, frame: Frame, array: Option<Arc<ArrayCont
     if let Some(misfit) = array.misfit(&frame) {
         return refuse(Cause::HostLost, misfit);
     }
+    if !frame.reuse.is_empty() {
+        return keep_copies(host, &frame, &attempts, array.header.outputs);
+    }
     let offer = Offer {
         frame: frame.id,
         tenant: frame.job.tenant,
@@ -124,6 +128,23 @@ pub(crate) fn accept(host: &Arc<Host>, frame: Frame, array: Option<Arc<ArrayCont
         Err(fault @ AdmitError::TooLarge { .. }) => refuse(Cause::Memory, fault.to_string()),
         Err(fault @ AdmitError::Full) => refuse(Cause::Preempted, fault.to_string()),
     }
+}
+
+/// Keeps outputs that are here for the tasks of a frame, too, instead of running them.
+fn keep_copies(host: &Host, frame: &Frame, attempts: &[AttemptId], outputs: u32) {
+    for (from, to) in frame.reuse.iter().zip(attempts) {
+        match host.store.copy(*from, *to, outputs) {
+            Ok(infos) => host.collector.reused(*to, &infos),
+            Err(fault) => {
+                let cause = match fault {
+                    CopyError::Missing { .. } => Cause::Input,
+                    CopyError::Full(_) => Cause::Storage,
+                };
+                host.fail(*to, Failure::new(cause, fault.to_string()), Usage::default(), Vec::new());
+            }
+        }
+    }
+    host.collector.finished(frame.id);
 }
 
 impl Preparation {

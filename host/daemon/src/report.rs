@@ -172,6 +172,20 @@ impl Collector {
         });
     }
 
+    /// An attempt did not run: it got the outputs of an earlier one.
+    pub(crate) fn reused(&self, attempt: AttemptId, outputs: &[OutputInfo]) {
+        let (job, array) = (attempt.task.job, attempt.task.array);
+        self.add(Tell::WithNext, |waiting| {
+            let Some(batch) = waiting.batch(job, array) else { return };
+            batch.indexes.push(attempt.task.index);
+            batch.attempts.push(attempt.number);
+            batch.outputs.extend_from_slice(outputs);
+            batch.usage.push(Usage::default());
+            batch.reused += 1;
+            waiting.weight += 1 + outputs.len();
+        });
+    }
+
     /// An attempt failed.
     pub(crate) fn failed(&self, failed: FailedAttempt) {
         self.add(Tell::Now, |waiting| {
@@ -261,6 +275,7 @@ fn empty(job: JobId, array: ArrayIndex) -> SucceededBatch {
         usage: Vec::new(),
         moved_partitions: 0,
         moved_bytes: ByteSize::ZERO,
+        reused: 0,
     }
 }
 

@@ -24,6 +24,15 @@ pub(crate) enum StoreFull {
     Files { used: usize, budget: usize },
 }
 
+/// Why the outputs of an attempt cannot be kept for another one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum CopyError {
+    #[error("the outputs of attempt {from} are not here (any more)")]
+    Missing { from: AttemptId },
+    #[error(transparent)]
+    Full(#[from] StoreFull),
+}
+
 /// What is stored, in all or of one tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Stored {
@@ -81,6 +90,26 @@ impl Store {
         self.check(&contents, payload.size().0, 1, usize::from(is_file(&payload)))?;
         contents.insert(id, Entry { payload, info });
         Ok(())
+    }
+
+    /// Keeps all outputs of an attempt for another one of the same tenant, too. They share their bytes, but each counts.
+    pub(crate) fn copy(&self, from: AttemptId, to: AttemptId, outputs: u32) -> Result<Vec<OutputInfo>, CopyError> {
+        let mut contents = self.contents();
+        let entry = |output| contents.entries.get(&PartitionId { attempt: from, output });
+        let same_tenant = from.task.job.tenant == to.task.job.tenant;
+        let found: Option<Vec<(Payload, OutputInfo)>> = (0..outputs)
+            .map(|output| entry(output).filter(|_| same_tenant).map(|entry| (entry.payload.clone(), entry.info)))
+            .collect();
+        let found = found.ok_or(CopyError::Missing { from })?;
+        let bytes = found.iter().map(|(payload, _)| payload.size().0).sum();
+        // Files are shared, so a copy takes no further descriptor.
+        self.check(&contents, bytes, found.len(), 0)?;
+        let mut infos = Vec::with_capacity(found.len());
+        for (output, (payload, info)) in (0..).zip(found) {
+            contents.insert(PartitionId { attempt: to, output }, Entry { payload, info });
+            infos.push(info);
+        }
+        Ok(infos)
     }
 
     /// Whether a partition of this size would fit now.
@@ -203,6 +232,31 @@ mod tests {
 
     fn id(attempt: AttemptId, output: u32) -> PartitionId {
         PartitionId { attempt, output }
+    }
+
+    #[test]
+    fn a_copy_lives_on_when_the_original_is_dropped_and_counts_like_one() {
+        let store = Store::new(ByteSize::mib(1), 8);
+        store.insert(attempt(0, 1), vec![output(10), output(20)]).unwrap();
+        let infos = store.copy(attempt(0, 1), attempt(0, 2), 2).unwrap();
+        assert_eq!(infos, [output(10).info, output(20).info]);
+        assert_eq!(store.stored(), Stored { partitions: 4, bytes: ByteSize(60) });
+        store.drop_many(&[id(attempt(0, 1), 0), id(attempt(0, 1), 1)]);
+        assert_eq!(store.get(id(attempt(0, 2), 1)).unwrap().size(), ByteSize(20));
+        store.drop_many(&[id(attempt(0, 2), 0), id(attempt(0, 2), 1)]);
+        assert_eq!(store.stored(), Stored::default());
+    }
+
+    #[test]
+    fn a_copy_is_whole_within_the_tenant_and_within_the_budget_or_not_made() {
+        let store = Store::new(ByteSize(2_500), 8);
+        store.insert(attempt(0, 1), vec![output(1_000)]).unwrap();
+        let missing = Err(CopyError::Missing { from: attempt(0, 1) });
+        assert_eq!(store.copy(attempt(0, 1), attempt(0, 2), 2), missing);
+        assert_eq!(store.copy(attempt(0, 1), attempt(1, 2), 1), missing, "of another tenant");
+        store.insert(attempt(0, 3), vec![output(500)]).unwrap();
+        assert!(matches!(store.copy(attempt(0, 1), attempt(0, 2), 1), Err(CopyError::Full(_))));
+        assert_eq!(store.stored().partitions, 2);
     }
 
     #[test]

@@ -167,6 +167,7 @@ impl From<ArrayOptions> for wire::ArrayOptions {
             memory_max_bytes: options.memory_max.map(|size| size.0),
             labels,
             resources,
+            memoise: options.memoise,
         }
     }
 }
@@ -185,6 +186,7 @@ impl TryFrom<wire::ArrayOptions> for ArrayOptions {
             keep: options.keep,
             memory_max: options.memory_max_bytes.map(ByteSize),
             needs: features_from_wire(options.labels, options.resources)?,
+            memoise: options.memoise,
         })
     }
 }

@@ -120,6 +120,7 @@ impl From<Frame> for wire::Frame {
             inputs: Some(wire::PartitionList::from_stored(&partitions)),
             sources: frame.sources.into_iter().map(Into::into).collect(),
             memory_bytes: frame.memory.map(|size| size.0),
+            reuse: (!frame.reuse.is_empty()).then(|| wire::AttemptList::from_attempts(&frame.reuse)),
         }
     }
 }
@@ -141,6 +142,10 @@ impl TryFrom<wire::Frame> for Frame {
             return Err(DecodeError::Range { message: MESSAGE, field: "input source", value: u64::from(source) });
         }
         let inputs = partitions.into_iter().zip(frame.input_sources);
+        let reuse = frame.reuse.unwrap_or_default().attempts()?;
+        if !reuse.is_empty() {
+            column(MESSAGE, "reused attempts", reuse.len(), attempts.len())?;
+        }
         Ok(Self {
             id: FrameId(frame.frame),
             job: job_id(frame.tenant, frame.job),
@@ -153,6 +158,7 @@ impl TryFrom<wire::Frame> for Frame {
             inputs: inputs.map(|(partition, source)| InputPartition { partition, source }).collect(),
             sources: frame.sources.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             memory: frame.memory_bytes.map(ByteSize),
+            reuse,
         })
     }
 }
@@ -255,6 +261,7 @@ impl From<SucceededBatch> for wire::Succeeded {
             peak_memory_bytes: batch.usage.iter().map(|usage| usage.peak_memory.0).collect(),
             moved_partitions: batch.moved_partitions,
             moved_bytes: batch.moved_bytes.0,
+            reused: batch.reused,
         }
     }
 }
@@ -281,6 +288,7 @@ impl TryFrom<wire::Succeeded> for SucceededBatch {
             usage: usage.map(|(&cpu, &peak)| used(cpu, peak)).collect(),
             moved_partitions: batch.moved_partitions,
             moved_bytes: ByteSize(batch.moved_bytes),
+            reused: batch.reused,
         })
     }
 }

@@ -86,6 +86,7 @@ pub(crate) fn frame(id: FrameId, job: &Job, plan: &Plan, attempts: Vec<AttemptNu
         inputs: inputs.inputs,
         sources: inputs.sources,
         memory: (plan.memory != array.limits.memory.0).then_some(ByteSize(plan.memory)),
+        reuse: plan.reuse.clone(),
     }
 }
 

@@ -43,6 +43,7 @@ mod recovery;
 mod report;
 mod results;
 mod retention;
+mod reuse;
 mod session;
 mod shape;
 mod share;

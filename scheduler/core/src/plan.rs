@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use partita_policy::TenantPolicy;
-use partita_types::{Features, HostId, Isolation, JobId, LabelName, LabelValue, MilliCpu, ResourceName, TenantId};
+use partita_types::{AttemptId, Features, HostId, Isolation, JobId, LabelName, LabelValue, MilliCpu, ResourceName, TenantId};
 
 use crate::Core;
 use crate::array::Array;
@@ -38,6 +38,8 @@ pub(crate) struct Plan {
     pub(crate) indexes: Vec<u32>,
     pub(crate) memory: u64,
     pub(crate) long: bool,
+    /// Of a frame of copies for each task the attempt whose outputs it gets; else empty.
+    pub(crate) reuse: Vec<AttemptId>,
 }
 
 /// What comes next of a tenant.
@@ -143,6 +145,12 @@ impl Core {
         for runnable in tenant.runnable.iter().take(ARRAYS_LOOKED_AT) {
             let Some(job) = tenant.job(runnable.job) else { break };
             let array = job.array(runnable.array);
+            if array.memoises()
+                && let Some(plan) = self.plan_reuse(tenant, job, runnable.array, &standing)
+            {
+                planned.plan = Some(plan);
+                return planned;
+            }
             for lot in array.lots() {
                 match self.candidates(tenant, array, runnable.key(), lot.memory, &standing) {
                     Ok(hosts) => {
@@ -253,6 +261,7 @@ impl Core {
             indexes: if lot.alone { vec![start] } else { self.take_from(job, array, start, most, has_own) },
             memory: lot.memory,
             long: run_time.is_long(),
+            reuse: Vec::new(),
         }
     }
 

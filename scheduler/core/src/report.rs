@@ -69,11 +69,14 @@ impl Core {
     /// Learns how long tasks of a function take. Only what was just measured counts, so this is no effect of a record.
     fn learn(&mut self, batch: &SucceededBatch) {
         let learned = self.find_job(batch.job).map(|job| job.array(batch.array.0).learned);
-        let cpu = batch.usage.iter().fold(CpuTime::default(), |sum, usage| sum.saturating_add(usage.cpu));
+        // What did not run says nothing.
+        let ran = || batch.usage.iter().filter(|usage| **usage != Usage::default());
+        let cpu = ran().fold(CpuTime::default(), |sum, usage| sum.saturating_add(usage.cpu));
+        let tasks = ran().count() as u64;
         let tenant = &mut self.tenants[batch.job.tenant.0 as usize];
         let Some(learned) = learned else { return };
         let unknown = tenant.run_times.get(learned).is_unknown();
-        tenant.run_times.learn(learned, cpu, batch.indexes.len() as u64);
+        tenant.run_times.learn(learned, cpu, tasks);
         if unknown && !tenant.run_times.get(learned).is_long() {
             self.count_as_short(batch.job.tenant, learned);
         }
@@ -102,6 +105,7 @@ impl Core {
         if !self.close_attempt(host, attempt.task, attempt.number) {
             return;
         }
+        self.forget_reuse(attempt.task);
         let gone = self.take_failed(host, failed, actions);
         self.rebuild_needed(gone, None, actions);
     }
@@ -243,7 +247,9 @@ impl Core {
                     ended.push(*index);
                 }
             }
-            job.totals.attempts += ended.len() as u64;
+            let reused = u64::from(batch.reused).min(ended.len() as u64);
+            job.totals.attempts += ended.len() as u64 - reused;
+            job.totals.reused += reused;
             job.totals.moved_partitions = job.totals.moved_partitions.saturating_add(batch.moved_partitions);
             job.totals.moved_bytes = job.totals.moved_bytes.saturating_add(batch.moved_bytes);
             ended
@@ -255,6 +261,7 @@ impl Core {
         }
         batch.usage.iter().for_each(|usage| self.charge(id, *usage));
         ended.sort_unstable();
+        self.offer_for_reuse(id, array, &ended);
         publish_end(id, array, TaskEnd::Succeeded, &ended, actions);
         self.after_end(id, array, at, actions);
         true

@@ -13,6 +13,7 @@ use crate::history::Quarantine;
 use crate::job::Job;
 use crate::learned::RunTimes;
 use crate::preemption::Starving;
+use crate::reuse::Known;
 use crate::share::Entitlement;
 use crate::view::TenantView;
 
@@ -78,6 +79,8 @@ pub(crate) struct Tenant {
     pub(crate) starving: Option<Starving>,
     /// Jobs that have ended and are kept, by when they ended.
     pub(crate) ended: BTreeSet<(Timestamp, u32)>,
+    /// Tasks whose outputs others may take.
+    pub(crate) known: Known,
 }
 
 impl Tenant {
@@ -97,6 +100,7 @@ impl Tenant {
             entitlement: Entitlement::default(),
             starving: None,
             ended: BTreeSet::new(),
+            known: Known::default(),
         }
     }
 

@@ -114,6 +114,8 @@ pub struct JobTotals {
     pub dataset_files: u64,
     /// Bytes of the datasets read.
     pub dataset_bytes: ByteSize,
+    /// Tasks that did not run, but got the outputs of an earlier one.
+    pub reused: u64,
 }
 
 /// A host.

@@ -88,6 +88,7 @@ mod tests {
                 .collect(),
             sources: vec![source(1, "host-1"), source(2, "host-2")],
             memory: None,
+            reuse: Vec::new(),
         }
     }
 

@@ -85,6 +85,7 @@ const fn totals(totals: &JobTotals) -> wire::JobTotals {
         moved_bytes: totals.moved_bytes.0,
         dataset_files: totals.dataset_files,
         dataset_bytes: totals.dataset_bytes.0,
+        reused: totals.reused,
     }
 }
 

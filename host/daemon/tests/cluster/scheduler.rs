@@ -334,6 +334,7 @@ pub(crate) fn frame(id: u64, array: u32, indexes: std::ops::Range<u32>) -> Frame
         inputs: Vec::new(),
         sources: Vec::new(),
         memory: None,
+        reuse: Vec::new(),
     }
 }
 

@@ -55,6 +55,7 @@ fn array(name: &str, source: ArraySource, arguments: Arguments, inputs: Vec<Edge
         keep: true,
         memory_max: Some(ByteSize::gib(1)),
         needs: needs(),
+        memoise: false,
     };
     let tasks = if inputs.is_empty() { TaskCount::Fixed(7) } else { TaskCount::FromInputs };
     ArraySpec { name: name.to_owned(), source, tasks, arguments, inputs, outputs: 2, options }
@@ -131,6 +132,7 @@ fn ended() -> Vec<Record> {
         usage: vec![usage(), Usage::default()],
         moved_partitions: 6,
         moved_bytes: ByteSize::kib(9),
+        reused: 1,
     };
     let failure = Failure {
         cause: Cause::Memory,
