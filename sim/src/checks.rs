@@ -10,7 +10,7 @@ mod watching;
 use std::collections::{BTreeMap, BTreeSet};
 
 use partita_core::{Action, Event, HostCommand, JobEvent, Reply, TaskEnd};
-use partita_types::{AttemptNumber, HostId, HostName, Incarnation, JobId, TaskId, TenantId};
+use partita_types::{AttemptNumber, FrameId, HostId, HostName, Incarnation, JobId, TaskId, TenantId};
 
 use crate::ledger::Ledger;
 use crate::world::World;
@@ -29,6 +29,8 @@ pub(crate) struct History {
     handed: BTreeMap<TaskId, AttemptNumber>,
     /// Attempts that were handed out and of whose end nothing was heard.
     open: BTreeMap<TaskId, HostId>,
+    /// The attempts that went to hosts together, because hosts give them back together.
+    frames: BTreeMap<(HostId, FrameId), Vec<TaskId>>,
     /// Attempts of tasks that ended otherwise during this event: their hosts must be told.
     to_stop: BTreeMap<TaskId, HostId>,
     /// Frames that others got while a tenant had nothing.
@@ -175,10 +177,20 @@ impl World {
 }
 
 impl History {
+    /// A host has given a frame back: none of its attempts is there any more.
+    pub(crate) fn given_back(&mut self, host: HostId, frame: FrameId) {
+        for task in self.frames.remove(&(host, frame)).unwrap_or_default() {
+            if self.open.get(&task) == Some(&host) {
+                self.open.remove(&task);
+            }
+        }
+    }
+
     fn forget_job(&mut self, job: JobId) {
         let of_job = |task: &TaskId| task.job == job;
         self.ends.retain(|task, _| !of_job(task));
         self.open.retain(|task, _| !of_job(task));
+        self.frames.retain(|_, tasks| !tasks.iter().any(of_job));
         self.handed.retain(|task, _| !of_job(task));
         self.ended.remove(&job);
     }

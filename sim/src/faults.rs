@@ -160,6 +160,7 @@ impl World {
             usage: vec![Usage::default(); random.below(3) as usize],
             moved_partitions: u64::MAX,
             moved_bytes: ByteSize(u64::MAX),
+            reused: u32::MAX,
         })
     }
 

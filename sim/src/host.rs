@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use partita_core::{HostCommand, HostHello, HostMessage};
 use partita_host_logic::ledger::Ledger;
-use partita_host_logic::{Logic, WorkId};
+use partita_host_logic::{Logic, Retracted, WorkId};
 use partita_testkit::{Random, Run};
 use partita_types::{
     ArrayHeader, ArrayIndex, ByteSize, ContentHash, DatasetPlan, Features, Frame, HostCapacity, HostName, Incarnation,
@@ -208,6 +208,12 @@ impl World {
                 }
             }
             HostCommand::Cancel(attempts) => self.cancel_attempts(position, &attempts),
+            HostCommand::Retract(frames) => {
+                for frame in frames {
+                    let given = self.hosts[position].logic.retract(frame) != Retracted::Kept;
+                    self.say(position, HostMessage::Retracted { frame, given });
+                }
+            }
             HostCommand::Drop(partitions) => {
                 if self.plant == Some(Plant::OrphanPartition) && partitions.len() > 3 {
                     return;

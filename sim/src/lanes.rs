@@ -275,6 +275,7 @@ impl World {
                 usage: Vec::new(),
                 moved_partitions: 0,
                 moved_bytes: partita_types::ByteSize::ZERO,
+                reused: 0,
             });
         }
         let Some(batch) = batches.iter_mut().find(fits) else { return };

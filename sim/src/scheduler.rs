@@ -337,6 +337,9 @@ impl World {
         let name =
             self.scheduler.core().and_then(|core| core.hosts().get(host.0 as usize).map(|view| view.name.clone()));
         let current = name.and_then(|name| self.history.incarnation(&name)) == Some(incarnation);
+        if current && let HostMessage::Retracted { frame, given: true } = message {
+            self.history.given_back(host, frame);
+        }
         let event = Event::FromHost { host, incarnation, message };
         if current { self.apply(event) } else { self.apply_old_news(event) }
     }

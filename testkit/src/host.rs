@@ -50,6 +50,10 @@ pub struct HostModel {
     pub output_size: ByteSize,
     /// How long every task takes.
     pub task_time: CpuTime,
+    /// How many of its frames, from the front, have begun.
+    pub running: usize,
+    /// Frames that it was asked to give back.
+    pub asked_back: Vec<FrameId>,
 }
 
 /// One task of a frame, about to end.
@@ -97,6 +101,8 @@ impl HostModel {
             told_to_stop: Vec::new(),
             output_size: ByteSize(100),
             task_time: CpuTime::from_micros(1_000),
+            running: cores as usize,
+            asked_back: Vec::new(),
         }
     }
 
@@ -177,6 +183,11 @@ impl HostModel {
                 self.told_to_stop.extend(attempts);
                 if self.obeys { vec![HostMessage::Report(self.stop_told())] } else { Vec::new() }
             }
+            HostCommand::Retract(frames) => {
+                self.asked_back.extend(&frames);
+                let answers = if self.answers { frames } else { Vec::new() };
+                answers.into_iter().map(|frame| self.retract(frame)).collect()
+            }
             HostCommand::Drop(partitions) => {
                 for partition in partitions {
                     self.store.remove(&partition);
@@ -208,6 +219,15 @@ impl HostModel {
     pub fn stop_told(&mut self) -> Report {
         self.cancelled.extend(std::mem::take(&mut self.told_to_stop));
         Report { finished_frames: self.forget_cancelled(), ..Report::default() }
+    }
+
+    /// Gives a frame back, if it has not begun.
+    fn retract(&mut self, frame: FrameId) -> HostMessage {
+        let place = self.frames.iter().position(|other| other.id == frame).filter(|place| *place >= self.running);
+        if let Some(place) = place {
+            self.frames.remove(place);
+        }
+        HostMessage::Retracted { frame, given: place.is_some() }
     }
 
     /// Keeps outputs under further names, as far as it has them.

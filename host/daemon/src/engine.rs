@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use partita_host_logic::{AdmitError, Cancelled, Job, Logic, Offer, Prepared, Returned, Taken, WorkId};
+use partita_host_logic::{AdmitError, Cancelled, Job, Logic, Offer, Prepared, Retracted, Returned, Taken, WorkId};
 use partita_sandbox::RunControl;
 use partita_types::{AttemptId, ByteSize, CpuTime, FrameId, HeldFrame, HostTenant, Timestamp};
 use tokio::sync::Notify;
@@ -214,6 +214,20 @@ impl<P> Engine<P> {
             }
         }
         cancelled
+    }
+
+    /// Gives a frame back, if it has not begun.
+    pub(crate) fn retract(&self, frame: FrameId) -> bool {
+        let mut state = self.state();
+        match state.logic.retract(frame) {
+            Retracted::Given { abandoned } => {
+                if let Some(handle) = abandoned.and_then(|work| state.preparing.remove(&work)) {
+                    handle.abort();
+                }
+                true
+            }
+            Retracted::Kept => false,
+        }
     }
 
     /// Drops every frame and kills what runs; returns when nothing runs any more. No frame is given out until

@@ -131,6 +131,7 @@ mod tests {
             usage: vec![Usage::default(); indexes.len()],
             moved_partitions: 0,
             moved_bytes: ByteSize::ZERO,
+            reused: 0,
         };
         Report { succeeded: vec![batch], ..Report::default() }
     }

@@ -126,6 +126,18 @@ pub struct Cancelled {
     pub running: Vec<(WorkId, Vec<usize>)>,
 }
 
+/// The answer to a scheduler that wants a frame back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retracted {
+    /// It is gone from here.
+    Given {
+        /// Its preparation, if that was under way.
+        abandoned: Option<WorkId>,
+    },
+    /// It runs, has run, or is not here.
+    Kept,
+}
+
 #[derive(Debug)]
 enum Stage<P> {
     Preparing,
@@ -421,6 +433,21 @@ impl<P> Logic<P> {
             Some(HeldFrame { id: work.frame, job: task.job, array: task.array, indexes, attempts })
         };
         self.works.iter().filter_map(held).collect()
+    }
+
+    /// Gives a frame back that has not begun; answers what is to be given up for that. A frame that began, lost some of its
+    /// tasks, or is not here is kept.
+    pub fn retract(&mut self, frame: FrameId) -> Retracted {
+        let untouched = |work: &Work<P>| {
+            let begun = matches!(work.stage, Stage::Running) || work.open.len() < work.attempts.len();
+            work.frame == frame && !begun && !work.orphaned
+        };
+        let Some(id) = self.works.iter().find(|(_, work)| untouched(work)).map(|(id, _)| *id) else {
+            return Retracted::Kept;
+        };
+        let mut abandoned = Vec::new();
+        self.forget(id, &mut abandoned);
+        Retracted::Given { abandoned: abandoned.pop() }
     }
 
     /// Positions of a running frame that were cancelled since it was taken.

@@ -255,3 +255,20 @@ fn a_host_holds_what_waits_and_what_runs_without_what_ended() {
     logic.clear();
     assert_eq!(held(&logic, 0), []);
 }
+
+#[test]
+fn a_frame_is_given_back_only_before_it_begins_and_only_whole() {
+    let mut logic = host();
+    let running = ready(&mut logic, offer(1, A, 0..2));
+    take(&mut logic);
+    ready(&mut logic, offer(2, A, 2..3));
+    let preparing = logic.admit(offer(3, A, 3..4)).unwrap();
+    assert_eq!(logic.retract(FrameId(1)), Retracted::Kept, "it runs");
+    assert_eq!(logic.retract(FrameId(2)), Retracted::Given { abandoned: None });
+    assert_eq!(logic.retract(FrameId(3)), Retracted::Given { abandoned: Some(preparing) });
+    assert_eq!(logic.prepared(preparing, (), &[]), Prepared::Gone);
+    assert_eq!(logic.retract(FrameId(2)), Retracted::Kept, "it is not here any more");
+    let returned = logic.give_back(running, (), 1, millis(1), Some(NOW));
+    assert_eq!(returned, Returned::Again { cancelled: Vec::new() });
+    assert_eq!(logic.retract(FrameId(1)), Retracted::Kept, "a task of it has ended here");
+}

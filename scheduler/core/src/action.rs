@@ -1,8 +1,8 @@
 //! Everything the core can ask for, and what it answers.
 
 use partita_types::{
-    ArrayHeader, ArrayIndex, AttemptId, ByteSize, DatasetName, Failure, Frame, HostId, HostTenant, JobId, ModuleId,
-    PartitionId, SpecError, StoredPartition, TenantId, TenantName,
+    ArrayHeader, ArrayIndex, AttemptId, ByteSize, DatasetName, Failure, Frame, FrameId, HostId, HostTenant, JobId,
+    ModuleId, PartitionId, SpecError, StoredPartition, TenantId, TenantName,
 };
 
 use crate::event::RequestId;
@@ -64,6 +64,8 @@ pub enum HostCommand {
     Cancel(Vec<AttemptId>),
     /// Delete these partitions.
     Drop(Vec<PartitionId>),
+    /// Give these frames back, unless they have begun. Each is answered.
+    Retract(Vec<FrameId>),
     /// Compile and describe a module.
     InspectModule {
         /// For the answer.

@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use partita_policy::TenantPolicy;
 use partita_types::{
-    ArrayIndex, ArraySpec, ByteSize, DatasetPlan, Features, FunctionInfo, HeldFrame, HostCapacity, HostId, HostName,
-    Incarnation, Isolation, JobId, JobSpec, ModuleId, OutputInfo, PartitionId, Report, StoredPartition, TaskId,
-    TenantId,
+    ArrayIndex, ArraySpec, ByteSize, DatasetPlan, Features, FrameId, FunctionInfo, HeldFrame, HostCapacity, HostId,
+    HostName, Incarnation, Isolation, JobId, JobSpec, ModuleId, OutputInfo, PartitionId, Report, StoredPartition,
+    TaskId, TenantId,
 };
 
 /// Names a question of the shell, so that the answer finds its way back. Never reused within a process.
@@ -164,4 +164,11 @@ pub enum HostMessage {
     },
     /// Copies that it does not have (any more).
     Lost(Vec<PartitionId>),
+    /// It was asked to give a frame back.
+    Retracted {
+        /// Which.
+        frame: FrameId,
+        /// Whether it did: the frame has not begun there and never will.
+        given: bool,
+    },
 }

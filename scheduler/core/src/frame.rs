@@ -35,6 +35,8 @@ pub(crate) struct LiveFrame {
     pub(crate) preempted: bool,
     /// What each of its tasks needs beyond memory.
     pub(crate) needs: Option<Arc<Features>>,
+    /// Whether an attempt of it was seen running.
+    pub(crate) started: bool,
 }
 
 impl LiveFrame {

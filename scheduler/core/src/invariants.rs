@@ -57,6 +57,7 @@ impl Core {
         runnable_arrays_are_listed(self)?;
         an_assigned_task_is_in_exactly_one_frame(self)?;
         a_lost_host_has_nothing(self)?;
+        retractions_are_bounded(self)?;
         nothing_that_fits_is_left_waiting(self)?;
         nothing_is_borrowed_beyond_its_limit(self)?;
         a_guarantee_is_reclaimed_in_time(self)?;
@@ -283,6 +284,18 @@ fn an_assigned_task_is_in_exactly_one_frame(core: &Core) -> Checked {
         .sum();
     let open: u64 = core.frames.iter().map(|(_, frame)| u64::from(frame.open)).sum();
     ensure(assigned == open, name, || format!("{assigned} tasks are assigned, {open} are in frames"))
+}
+
+/// I11. Only hosts that can answer are asked, for frames that they have or had, and for few at a time.
+fn retractions_are_bounded(core: &Core) -> Checked {
+    let name = "retractions_are_bounded";
+    ensure(!core.retractions.is_overdone(), name, || format!("{:?}", core.retractions))?;
+    for (id, host) in core.retractions.asked() {
+        let frame = core.frames.slot_of(id).and_then(|slot| core.frames.get(slot));
+        let right = core.hosts[host.0 as usize].is_attached() && frame.is_none_or(|frame| frame.host == host);
+        ensure(right, name, || format!("frame {id:?} at host {host:?}"))?;
+    }
+    Ok(())
 }
 
 fn a_lost_host_has_nothing(core: &Core) -> Checked {

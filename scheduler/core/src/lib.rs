@@ -43,6 +43,7 @@ mod recovery;
 mod report;
 mod results;
 mod retention;
+mod retraction;
 mod reuse;
 mod session;
 mod shape;
@@ -78,6 +79,7 @@ use crate::job::Job;
 use crate::known_hosts::KnownHosts;
 use crate::questions::Questions;
 use crate::results::Locate;
+use crate::retraction::Retractions;
 use crate::share::Cohorts;
 use crate::task::Place;
 use crate::tenant::Tenant;
@@ -101,6 +103,7 @@ pub struct Core {
     /// The latest time that any event was seen at.
     now: Timestamp,
     unrunnable: Unrunnable,
+    retractions: Retractions,
     /// Messages and records that came too late or made no sense.
     stale: u64,
     cohorts: Cohorts,
@@ -145,6 +148,7 @@ impl Core {
         }
         self.answer_locates(actions);
         self.place_work(actions);
+        self.retract_work(actions);
         let anything_waits = self.tenants.iter().any(|tenant| !tenant.runnable.is_empty());
         self.unrunnable.watch(self.now, anything_waits);
         debug_assert_eq!(self.check_cheap_invariants(), Ok(()));
@@ -213,6 +217,7 @@ impl Core {
                 self.on_upload_stored(host, partition, result, actions);
             }
             HostMessage::Lost(partitions) => self.on_partitions_lost(host, &partitions, actions),
+            HostMessage::Retracted { frame, given } => self.on_retracted(host, frame, given),
         }
     }
 

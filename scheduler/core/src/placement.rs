@@ -91,6 +91,7 @@ impl Core {
             long,
             preempted: false,
             needs,
+            started: false,
         };
         self.reserve(slot, live);
         self.settle_claim(job.tenant, (job.number, array.0), memory);

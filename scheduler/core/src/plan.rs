@@ -6,7 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use partita_policy::TenantPolicy;
-use partita_types::{AttemptId, Features, HostId, Isolation, JobId, LabelName, LabelValue, MilliCpu, ResourceName, TenantId};
+use partita_types::{
+    AttemptId, Features, HostId, Isolation, JobId, LabelName, LabelValue, MilliCpu, ResourceName, TenantId,
+};
 
 use crate::Core;
 use crate::array::Array;
@@ -26,7 +28,7 @@ const STARTS_LOOKED_AT: usize = 32;
 /// Most inputs in one frame, so that it fits into a message.
 const FRAME_INPUTS_MAX: u64 = 65_536;
 /// Bytes that move in a microsecond, for weighing a transfer against a wait.
-const BYTES_PER_MICRO: u64 = 500;
+pub(crate) const BYTES_PER_MICRO: u64 = 500;
 
 /// A frame to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -320,7 +322,7 @@ impl Core {
 
 impl Job {
     /// How many bytes of what every task of an array reads each host has.
-    fn common_bytes(&self, array: u32) -> BTreeMap<HostId, u64> {
+    pub(crate) fn common_bytes(&self, array: u32) -> BTreeMap<HostId, u64> {
         let mut bytes: BTreeMap<HostId, u64> = BTreeMap::new();
         let tasks = u64::from(self.array(array).len().max(1));
         for input in &self.array(array).inputs {
@@ -339,7 +341,7 @@ impl Job {
     }
 
     /// How many bytes of what one task reads for itself each host has.
-    fn own_bytes(&self, array: u32, index: u32) -> BTreeMap<HostId, u64> {
+    pub(crate) fn own_bytes(&self, array: u32, index: u32) -> BTreeMap<HostId, u64> {
         let mut bytes: BTreeMap<HostId, u64> = BTreeMap::new();
         self.each_own_read(array, index, &mut |read| {
             if let Place::At(host) = self.task(read.array, read.index).place() {

@@ -281,6 +281,7 @@ impl Core {
             long,
             preempted: false,
             needs: self.find_job(held.job).and_then(|job| job.array(held.array.0).needs.clone()),
+            started: false,
         };
         self.reserve(slot, frame);
         self.release_or_reap(slot)
@@ -354,6 +355,7 @@ fn add(finished: &mut Option<SucceededBatch>, attempt: AttemptId, outputs: &[Sto
         usage: Vec::new(),
         moved_partitions: 0,
         moved_bytes: ByteSize::ZERO,
+        reused: 0,
     });
     batch.indexes.push(attempt.task.index);
     batch.attempts.push(attempt.number);

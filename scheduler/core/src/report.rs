@@ -27,6 +27,7 @@ impl Core {
         for failed in report.failed {
             self.on_failed(host, failed, actions);
         }
+        self.note_started(&report.started);
         for frame in report.finished_frames {
             self.on_frame_finished(host, frame, actions);
         }

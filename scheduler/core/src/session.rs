@@ -62,6 +62,7 @@ impl Core {
         host.features.clone_from(&hello.features);
         (host.attached, host.heard) = (now, now);
         host.sent.clear();
+        self.retractions.forget_host(id);
         self.uploads.forget_host(id);
     }
 
@@ -88,6 +89,7 @@ impl Core {
     pub(crate) fn detach(&mut self, id: HostId, until: Timestamp) {
         self.hosts[id.0 as usize].presence = Presence::Detached { until };
         self.set_outputs_away(id, true);
+        self.retractions.forget_host(id);
         self.uploads.forget_host(id);
     }
 

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use partita_core::{HostHello, HostMessage as Said, RequestId};
 use partita_protocol::host::host_message::Message;
-use partita_protocol::host::{DatasetPlanned, Hello, HostMessage, ModuleInspected, PartitionList, UploadStored};
+use partita_protocol::host::{
+    DatasetPlanned, Hello, HostMessage, ModuleInspected, PartitionList, Retracted, UploadStored,
+};
 use partita_protocol::{DecodeError, features_from_wire};
 use partita_types::{
-    ByteSize, ContentHash, DatasetName, DatasetPlan, HostCapacity, HostName, Incarnation, Isolation, OutputInfo,
-    PartitionId, Report,
+    ByteSize, ContentHash, DatasetName, DatasetPlan, FrameId, HostCapacity, HostName, Incarnation, Isolation,
+    OutputInfo, PartitionId, Report,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
@@ -132,12 +134,26 @@ impl Reader {
                 Said::UploadStored { partition, result: said.1 }
             }
             Message::Lost(list) => Said::Lost(list.ids()?),
+            Message::Retracted(answer) => retracted(&answer)?,
             Message::LogRead(read) => {
                 self.logs.answered(&self.name, read);
                 return Ok(None);
             }
         };
         Ok(Some(FromHost { session: self.session, message, report, done }))
+    }
+}
+
+/// A host answers for one frame at a time, as it was asked.
+fn retracted(answer: &Retracted) -> Result<Said, DecodeError> {
+    let message = "an answer about a frame to give back";
+    match (answer.given.as_slice(), answer.kept.as_slice()) {
+        ([frame], []) => Ok(Said::Retracted { frame: FrameId(*frame), given: true }),
+        ([], [frame]) => Ok(Said::Retracted { frame: FrameId(*frame), given: false }),
+        (given, kept) => {
+            let value = given.len().saturating_add(kept.len()) as u64;
+            Err(DecodeError::Range { message, field: "number of frames", value })
+        }
     }
 }
 

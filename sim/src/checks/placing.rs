@@ -21,6 +21,8 @@ impl World {
             self.history.attempt_numbers_only_grow(attempt)?;
             self.history.a_task_runs_on_one_host_at_a_time(attempt.task, host)?;
         }
+        let attempts = (0..frame.indexes.len()).filter_map(|place| frame.attempt(place));
+        self.history.frames.insert((host, frame.id), attempts.map(|attempt| attempt.task).collect());
         self.history.what_is_read_has_succeeded(frame)?;
         frames_read_their_own_job_only(frame)?;
         self.nobody_starves(frame.job.tenant)

@@ -10,10 +10,12 @@ use std::sync::Arc;
 use partita_protocol::host::host_message::Message as ToScheduler;
 use partita_protocol::host::scheduler_message::Message as FromScheduler;
 use partita_protocol::host::{
-    Assignment, AttemptList, DatasetPlanned, HostMessage, InspectModule, LogRead, ModuleInspected, PartitionList,
-    PlanDataset, ReadLog, StoreUpload, UploadStored,
+    Assignment, AttemptList, DatasetPlanned, FrameList, HostMessage, InspectModule, LogRead, ModuleInspected,
+    PartitionList, PlanDataset, ReadLog, Retracted, StoreUpload, UploadStored,
 };
-use partita_types::{ArrayHeader, ArrayIndex, ByteSize, DatasetName, DatasetPlan, Frame, JobId, ModuleId, TenantId};
+use partita_types::{
+    ArrayHeader, ArrayIndex, ByteSize, DatasetName, DatasetPlan, Frame, FrameId, JobId, ModuleId, TenantId,
+};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
@@ -61,6 +63,7 @@ impl Orders {
             }
             FromScheduler::Assignment(assignment) => self.assign(assignment)?,
             FromScheduler::Cancel(list) => self.cancel(&list)?,
+            FromScheduler::Retract(list) => self.retract(&list).await,
             FromScheduler::Drop(list) => self.drop_partitions(&list).await?,
             FromScheduler::InspectModule(order) => self.inspect(order).await?,
             FromScheduler::PlanDataset(order) => self.plan(order).await,
@@ -105,6 +108,17 @@ impl Orders {
         self.host.cancelled(cancelled.attempts);
         cancelled.finished.into_iter().for_each(|frame| self.host.collector.finished(frame));
         Ok(())
+    }
+
+    /// Answers frame by frame. What is given back does not run here any more, whatever becomes of the answer.
+    async fn retract(&self, list: &FrameList) {
+        for frame in &list.frames {
+            let mut answer = Retracted::default();
+            let place = if self.host.engine.retract(FrameId(*frame)) { &mut answer.given } else { &mut answer.kept };
+            place.push(*frame);
+            // If the session is over, nobody waits for the answer.
+            let _ = self.outbox.send(HostMessage { message: Some(ToScheduler::Retracted(answer)) }).await;
+        }
     }
 
     async fn drop_partitions(&mut self, list: &PartitionList) -> Result<(), SessionError> {

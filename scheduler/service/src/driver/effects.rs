@@ -148,6 +148,10 @@ impl Effects {
                 Message::Assignment(partita_protocol::host::Assignment { arrays, frames })
             }
             HostCommand::Cancel(attempts) => Message::Cancel(AttemptList::from_attempts(&attempts)),
+            HostCommand::Retract(frames) => {
+                let frames = frames.into_iter().map(|frame| frame.0).collect();
+                Message::Retract(partita_protocol::host::FrameList { frames })
+            }
             HostCommand::Drop(partitions) => Message::Drop(PartitionList::from_ids(partitions)),
             HostCommand::InspectModule { request, tenant, module } => Message::InspectModule(InspectModule {
                 request: request.0,
