@@ -60,6 +60,11 @@ impl History {
         self.incarnations.get(host).copied()
     }
 
+    /// Tasks that were handed to a host and of whose end nothing was heard.
+    pub(crate) fn tasks_at(&self, host: HostId) -> impl Iterator<Item = TaskId> + '_ {
+        self.open.iter().filter(move |(_, at)| **at == host).map(|(task, _)| *task)
+    }
+
     pub(crate) fn attached(&mut self, host: HostName, incarnation: Incarnation) {
         self.incarnations.insert(host, incarnation);
     }

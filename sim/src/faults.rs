@@ -4,8 +4,8 @@ use std::num::NonZeroU32;
 
 use partita_core::{Event, HostMessage};
 use partita_types::{
-    ArrayIndex, AttemptId, AttemptNumber, ByteSize, Cause, ContentHash, FailedAttempt, Failure, FrameId, OutputInfo,
-    PartitionId, Report, SucceededBatch, TaskId, Usage,
+    ArrayIndex, AttemptId, AttemptNumber, ByteSize, Cause, ContentHash, FailedAttempt, Failure, FrameId, HostId,
+    OutputInfo, PartitionId, Report, SucceededBatch, TaskId, Usage,
 };
 
 use crate::Checked;
@@ -124,16 +124,21 @@ impl World {
         let Some(incarnation) = self.history.incarnation(&name) else { return Ok(()) };
         let Some(id) = self.scheduler.core().and_then(|core| core.host(&name)) else { return Ok(()) };
         let report = Report {
-            succeeded: (0..4).filter_map(|_| self.forged_success()).collect(),
-            failed: (0..3).filter_map(|_| self.forged_failure()).collect(),
+            succeeded: (0..4).filter_map(|_| self.forged_success(id)).collect(),
+            failed: (0..3).filter_map(|_| self.forged_failure(id)).collect(),
             finished_frames: vec![FrameId(u64::MAX), FrameId(self.random.processes.number())],
             ..Report::default()
         };
         self.apply_lie(Event::FromHost { host: id, incarnation, message: HostMessage::Report(report) })
     }
 
-    /// An attempt that nobody made: of a real task, with a number far from any.
-    fn forged_attempt(&mut self) -> Option<AttemptId> {
+    /// An attempt that nobody made: of a task that this host has, or of any other, with a number far from any.
+    fn forged_attempt(&mut self, host: HostId) -> Option<AttemptId> {
+        let own: Vec<TaskId> = self.history.tasks_at(host).collect();
+        if !own.is_empty() && self.random.processes.chance(50) {
+            let task = own[self.random.processes.below(own.len() as u64) as usize];
+            return Some(AttemptId { task, number: AttemptNumber(NonZeroU32::new(999)?) });
+        }
         let jobs: Vec<(partita_types::JobId, u32)> =
             self.clients.iter().filter_map(|client| Some((client.job?, client.arrays() as u32))).collect();
         if jobs.is_empty() {
@@ -147,8 +152,8 @@ impl World {
         Some(AttemptId { task, number: AttemptNumber(NonZeroU32::new(number)?) })
     }
 
-    fn forged_success(&mut self) -> Option<SucceededBatch> {
-        let attempt = self.forged_attempt()?;
+    fn forged_success(&mut self, host: HostId) -> Option<SucceededBatch> {
+        let attempt = self.forged_attempt(host)?;
         let random = &mut self.random.processes;
         let info = OutputInfo { size: ByteSize(random.number()), hash: ContentHash([3; 32]) };
         Some(SucceededBatch {
@@ -164,8 +169,8 @@ impl World {
         })
     }
 
-    fn forged_failure(&mut self) -> Option<FailedAttempt> {
-        let attempt = self.forged_attempt()?;
+    fn forged_failure(&mut self, host: HostId) -> Option<FailedAttempt> {
+        let attempt = self.forged_attempt(host)?;
         let missing = PartitionId { attempt, output: 9 };
         Some(FailedAttempt {
             attempt,

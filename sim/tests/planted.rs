@@ -40,7 +40,7 @@ fn a_watcher_that_resumes_one_event_too_late_is_found() {
 fn a_stale_attempt_that_counts_is_found() {
     is_found(
         "stale-attempt-accepted",
-        300,
+        30,
         &["a_host_speaks_only_for_its_own", "a_task_succeeds_once_until_it_is_lost", "every_job_ends_in_time"],
     );
 }
