@@ -6,6 +6,7 @@
 
 mod cluster;
 mod figures;
+mod journal;
 mod sandbox;
 mod state;
 mod tasks;
@@ -48,7 +49,7 @@ enum Group {
     Sandbox,
     /// Partitions between hosts.
     Transfer,
-    /// Memory of the scheduler.
+    /// Memory of the scheduler, and its journal.
     State,
 }
 
@@ -72,6 +73,8 @@ fn measure(arguments: &Arguments) -> anyhow::Result<Vec<Figure>> {
     if wanted(Group::State) {
         eprintln!("measuring the memory of pending tasks");
         state::measure(&mut figures, arguments.runs)?;
+        eprintln!("measuring the journal");
+        journal::measure(&mut figures, arguments.runs)?;
     }
     if wanted(Group::Sandbox) {
         eprintln!("measuring one instance");

@@ -84,17 +84,7 @@ impl Alone {
         let tenant: TenantName = "bench".parse().context("a good name is refused")?;
         let mut alone = Self { core: Core::new(), tenant, module: ModuleId([7; 32]), requests: 0 };
         alone.apply(Event::TenantDefined(policy(&alone.tenant)));
-        alone.apply(Event::HostAttached(HostHello {
-            name: "host-1".parse().context("a good name is refused")?,
-            incarnation: Incarnation(1),
-            capacity: HostCapacity { cores: 1, memory: ByteSize::gib(1), partitions: ByteSize::gib(1) },
-            isolation: Isolation::Full,
-            address: "127.0.0.1:1".to_owned(),
-            features: Features::default(),
-            inventory: Vec::new(),
-            held: Vec::new(),
-            ended: partita_types::Report::default(),
-        }));
+        alone.apply(Event::HostAttached(hello()?));
         alone.add_module()?;
         Ok(alone)
     }
@@ -153,7 +143,23 @@ impl Alone {
     }
 }
 
-fn array(name: &str, source: ArraySource, tasks: TaskCount, inputs: Vec<Edge>) -> ArraySpec {
+/// What a small host says of itself.
+pub(crate) fn hello() -> anyhow::Result<HostHello> {
+    Ok(HostHello {
+        name: "host-1".parse().context("a good name is refused")?,
+        incarnation: Incarnation(1),
+        capacity: HostCapacity { cores: 1, memory: ByteSize::gib(1), partitions: ByteSize::gib(1) },
+        isolation: Isolation::Full,
+        address: "127.0.0.1:1".to_owned(),
+        features: Features::default(),
+        inventory: Vec::new(),
+        held: Vec::new(),
+        ended: partita_types::Report::default(),
+    })
+}
+
+/// An array of a function or an upload, with one output.
+pub(crate) fn array(name: &str, source: ArraySource, tasks: TaskCount, inputs: Vec<Edge>) -> ArraySpec {
     ArraySpec {
         name: name.to_owned(),
         source,
@@ -165,13 +171,14 @@ fn array(name: &str, source: ArraySource, tasks: TaskCount, inputs: Vec<Edge>) -
     }
 }
 
-fn policy(name: &TenantName) -> TenantPolicy {
+/// A policy that limits nothing that is measured.
+pub(crate) fn policy(name: &TenantName) -> TenantPolicy {
     TenantPolicy {
         name: name.clone(),
         quota: Quota {
             weight: 1,
             queued_tasks: u64::MAX,
-            running_jobs: 100,
+            running_jobs: 100_000,
             concurrent_tasks: 100,
             concurrent_memory: ByteSize::gib(100),
             stored: ByteSize::gib(100),

@@ -9,7 +9,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::arguments::{Arguments, Command};
 use crate::commands::{
-    account, build, completions, dev, host, job, module, new, policy, run as run_job, scheduler, token,
+    account, build, completions, dev, host, job, module, new, policy, run as run_job, scheduler, state, token,
 };
 use crate::config;
 use crate::environment::Environment;
@@ -68,6 +68,7 @@ fn execute(app: &App, command: Command) -> anyhow::Result<Outcome> {
         Command::New(arguments) => new::run(app, &arguments),
         Command::Build(arguments) => build::run(app, &arguments),
         Command::Policy(arguments) => policy::run(app, &arguments),
+        Command::State(arguments) => state::run(app, &arguments),
         Command::Completions(arguments) => completions::run(&arguments),
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{account, build, completions, dev, host, job, module, new, policy, run, scheduler, token};
+use crate::commands::{account, build, completions, dev, host, job, module, new, policy, run, scheduler, state, token};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -50,6 +50,7 @@ pub(crate) enum Command {
     Module(module::Arguments),
     Run(run::Arguments),
     Job(job::Arguments),
+    State(state::Arguments),
     Token(token::Arguments),
     Policy(policy::Arguments),
     Usage(account::UsageArguments),

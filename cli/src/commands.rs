@@ -14,4 +14,5 @@ pub(crate) mod outputs;
 pub(crate) mod policy;
 pub(crate) mod run;
 pub(crate) mod scheduler;
+pub(crate) mod state;
 pub(crate) mod token;

@@ -35,7 +35,7 @@ fn fails(output: &Output, code: i32, expected: &str) {
 #[test]
 fn help_is_there_for_every_command_with_an_example() {
     let home = tempfile::tempdir().unwrap();
-    let commands: [&[&str]; 24] = [
+    let commands: [&[&str]; 28] = [
         &[],
         &["dev"],
         &["scheduler"],
@@ -57,6 +57,10 @@ fn help_is_there_for_every_command_with_an_example() {
         &["token", "issue"],
         &["token", "inspect"],
         &["policy", "check"],
+        &["state", "verify"],
+        &["state", "export"],
+        &["state", "import"],
+        &["state", "compact"],
         &["completions"],
         &["usage"],
         &["whoami"],
