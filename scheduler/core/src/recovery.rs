@@ -30,7 +30,8 @@ impl Core {
     }
 
     /// Inputs of `reader` that it could not have from anywhere. Returns the tasks that wrote them, if they are lost by that:
-    /// not if a detached host has them, which may come back.
+    /// not if a detached host has them, which may come back, and not if nothing could make them again. A reader's trouble
+    /// may lie on the way; what is the only copy is given up only when its own host says that it has it no more.
     pub(crate) fn take_missing(
         &mut self,
         reader: TaskId,
@@ -44,7 +45,11 @@ impl Core {
                 && self.find_job(reader.job).is_some_and(|job| {
                     job.find_array(reader.array).is_some_and(|array| array.sources.contains(&source.array.0))
                 });
-            let Some(Place::At(host)) = self.place_of(source).filter(|_| is_input) else { continue };
+            let replaceable = self
+                .find_job(source.job)
+                .and_then(|job| job.find_array(source.array))
+                .is_some_and(|array| !array.is_upload());
+            let Some(Place::At(host)) = self.place_of(source).filter(|_| is_input && replaceable) else { continue };
             if self.is_at(*attempt, host) && self.hosts[host.0 as usize].is_attached() {
                 self.forget_outputs(source, host, actions);
                 gone.push(source);

@@ -128,6 +128,28 @@ fn a_lost_upload_fails_its_job_with_the_chain_of_causes_and_nothing_that_needs_i
 }
 
 #[test]
+fn the_only_copy_of_an_upload_is_not_given_up_because_a_reader_could_not_fetch_it() {
+    let mut cluster = cluster();
+    let reader = array("b").reads(all(0)).options(|options| options.retries = 0);
+    let id = cluster.submit("acme", job().with(array("data").tasks(1).upload()).with(reader).spec());
+    let task = partita_types::TaskId { job: id, array: ArrayIndex(0), index: 0 };
+    let reply = cluster.request(Request::Upload { task, size: partita_types::ByteSize(5) });
+    let Reply::UploadTo { partition, .. } = reply else { panic!("{reply:?}") };
+    let info =
+        partita_types::OutputInfo { size: partita_types::ByteSize(5), hash: partita_types::ContentHash([3; 32]) };
+    cluster.model("one").store.insert(partition, info);
+    cluster.say("one", partita_core::HostMessage::UploadStored { partition, result: Ok(info) });
+    let run = cluster.take_frame("one");
+    let report = cluster.model("one").fail(&run[0], Cause::Input, vec![partition]);
+    cluster.say("one", partita_core::HostMessage::Report(report));
+    assert_eq!(cluster.job(id).end, None);
+    assert_eq!(cluster.model("one").store.get(&partition), Some(&info));
+    cluster.advance(Duration::from_secs(1));
+    cluster.run_all();
+    assert_eq!(cluster.job(id).end, Some(JobEnd::Succeeded));
+}
+
+#[test]
 fn an_open_job_keeps_everything_that_may_still_be_read() {
     let mut cluster = cluster();
     let id = cluster.submit("acme", job().open().with(array("a").tasks(2)).with(array("b").reads(all(0))).spec());
