@@ -68,15 +68,22 @@ impl Executors {
     }
 
     /// An idle executor of this kind, else a new one. Blocks for a millisecond if it has to be forked.
+    ///
+    /// One that died while it was idle is not given out: its next task would be charged with that death.
     pub(crate) fn get(&self, kind: &Kind, artefact: &Artefact) -> Result<(Kind, Executor), ForkError> {
+        while let Some(Idle { kind, executor, .. }) = self.take_idle(kind) {
+            if executor.handle().is_alive() {
+                return Ok((kind, executor));
+            }
+        }
+        self.fork(artefact, kind.memory).map(|executor| (*kind, executor))
+    }
+
+    fn take_idle(&self, kind: &Kind) -> Option<Idle> {
         let mut idle = lock(&self.idle);
         // The one used last has the warmest caches.
-        if let Some(place) = idle.iter().rposition(|idle| idle.kind.serves(kind)) {
-            let Idle { kind, executor, .. } = idle.remove(place);
-            return Ok((kind, executor));
-        }
-        drop(idle);
-        self.fork(artefact, kind.memory).map(|executor| (*kind, executor))
+        let place = idle.iter().rposition(|idle| idle.kind.serves(kind))?;
+        Some(idle.remove(place))
     }
 
     /// A new executor, whatever is idle.
