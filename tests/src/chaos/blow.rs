@@ -164,7 +164,7 @@ impl Struck {
             }
             Blow::Host => {
                 causes(&["host-lost", "input", "preempted"]);
-                assert!(lost <= self.partitions, "{lost} partitions were lost, the host had {}", self.partitions);
+                // Later, what the lost ones were made from has been dropped, and is made again as well.
                 if ledger.all_was_needed() {
                     assert_eq!(lost, self.partitions, "exactly what the host had is rebuilt");
                 }
