@@ -11,6 +11,19 @@ use partita_core::Record;
 use partita_store::{Damage, DiskJournal, Journal, JournalError, Position, Repair, Replayed};
 use partita_types::{JobId, TenantId};
 
+/// Opens the engine's files behind the journal's back, as soon as it has let go of them: its lock ends with its threads, a
+/// little after the drop.
+fn database(path: &Path) -> sled::Db {
+    loop {
+        match sled::Config::new().path(path).segment_size(2 << 20).open() {
+            Err(sled::Error::Io(fault)) if fault.to_string().contains("could not acquire lock") => {
+                std::thread::yield_now();
+            }
+            opened => return opened.unwrap(),
+        }
+    }
+}
+
 fn released(number: u32) -> Record {
     Record::JobReleased { job: JobId { tenant: TenantId(1), number } }
 }
@@ -39,7 +52,7 @@ fn filled(directory: &Path, batches: u32) {
 
 /// Opens sled itself, as something that damages the journal from outside.
 fn tamper(directory: &Path, change: impl FnOnce(&sled::Tree)) {
-    let database = sled::Config::new().path(directory.join("journal")).segment_size(2 << 20).open().unwrap();
+    let database = database(&directory.join("journal"));
     change(&database.open_tree("batches").unwrap());
     database.flush().unwrap();
 }
@@ -222,7 +235,7 @@ fn a_second_process_or_another_cluster_is_refused() {
 fn a_newer_layout_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     filled(directory.path(), 1);
-    let database = sled::Config::new().path(directory.path().join("journal")).segment_size(2 << 20).open().unwrap();
+    let database = database(&directory.path().join("journal"));
     database.open_tree("meta").unwrap().insert("format", &2_u32.to_be_bytes()).unwrap();
     drop(database);
     let error = DiskJournal::open(directory.path(), "test").unwrap_err();
