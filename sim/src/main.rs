@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use clap::Parser;
-use partita_sim::{Campaign, Failed, Options, Plan, Plant, Summary, run, shrink};
+use partita_sim::{Campaign, Failed, Found, Options, Plan, Plant, Summary, run, shrink};
 use serde_json::json;
 
 /// Simulates clusters in which everything goes wrong.
@@ -106,7 +106,7 @@ fn search(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     });
     eprintln!();
     let elapsed = begin.elapsed();
-    let saved = summary.found.first().map(|found| save(arguments, found.seed)).transpose()?;
+    let saved = summary.found.first().map(|found| save(arguments, found)).transpose()?;
     if arguments.json {
         let failures: Vec<_> = summary
             .found
@@ -139,8 +139,10 @@ fn hours(summary: &Summary) -> String {
 }
 
 /// Cuts the plan of a seed down, saves it, and tells how to see it fail.
-fn save(arguments: &Arguments, seed: u64) -> anyhow::Result<PathBuf> {
-    eprintln!("seed {seed} failed at commit {}; cutting its plan down", arguments.commit);
+fn save(arguments: &Arguments, found: &Found) -> anyhow::Result<PathBuf> {
+    let seed = found.seed;
+    eprintln!("seed {seed} failed at commit {}: {}", arguments.commit, found.failed);
+    eprintln!("cutting its plan down");
     let Some((plan, failed)) = shrink(&Plan::generate(seed), arguments.plant) else {
         bail!("seed {seed} failed once and not again: the simulation is not deterministic");
     };

@@ -43,7 +43,9 @@ impl Shrinker {
 
     /// Keeps a plan if it still fails.
     fn try_plan(&mut self, plan: Plan) -> bool {
-        if plan == self.best || self.runs == 0 {
+        // A job without arrays is refused, which is another fault than the one looked for.
+        let refused = plan.jobs.iter().any(|job| job.arrays.is_empty());
+        if plan == self.best || self.runs == 0 || refused {
             return false;
         }
         self.runs -= 1;
