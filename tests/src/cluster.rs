@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
@@ -261,6 +261,14 @@ impl Cluster {
         let _ = process.end();
     }
 
+    /// Waits until the scheduler ended by itself, and returns how, with its output.
+    ///
+    /// # Panics
+    /// If it does not run, or does not end.
+    pub fn scheduler_end(&mut self) -> (ExitStatus, String) {
+        self.scheduler.take().expect("the scheduler runs").end()
+    }
+
     /// Kills the scheduler with SIGKILL.
     ///
     /// # Panics
@@ -276,7 +284,14 @@ impl Cluster {
     /// # Panics
     /// If it does not get ready.
     pub fn start_scheduler(&mut self) {
-        let mut command = self.scheduler_command();
+        self.start_scheduler_by(self.scheduler_command());
+    }
+
+    /// Starts the scheduler with a changed [`Self::scheduler_command`], at the address that it had before.
+    ///
+    /// # Panics
+    /// If it does not get ready.
+    pub fn start_scheduler_by(&mut self, mut command: Command) {
         command.args(["--listen", &self.address]);
         let mut process = Running::start(&mut command);
         self.address = text(&ready(&mut process), "address");

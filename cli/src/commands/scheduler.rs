@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
-use partita_scheduler::SchedulerConfig;
+use partita_scheduler::{DISK_RESERVE, SchedulerConfig};
+use partita_types::ByteSize;
 use serde_json::json;
 
 use crate::app::App;
@@ -41,6 +42,9 @@ pub(crate) struct Arguments {
     /// A name or address under which clients reach it, for its certificate. May be repeated.
     #[arg(long = "name", value_name = "NAME")]
     names: Vec<String>,
+    /// Room on the disk of the data directory that new jobs and modules do not get, so that accepted work can end.
+    #[arg(long, value_name = "SIZE", default_value_t = DISK_RESERVE)]
+    disk_reserve: ByteSize,
     /// What to log to standard error [default: $PARTITA_LOG, or info].
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
@@ -62,6 +66,7 @@ pub(crate) async fn run(app: &App, arguments: Arguments) -> anyhow::Result<Outco
         data: arguments.data,
         policies: arguments.policies,
         names: arguments.names,
+        disk_reserve: arguments.disk_reserve,
     };
     let mut running = partita_scheduler::start(config).await.context("cannot start the scheduler")?;
     let (address, metrics) = (running.address(), running.metrics());
@@ -71,7 +76,11 @@ pub(crate) async fn run(app: &App, arguments: Arguments) -> anyhow::Result<Outco
         app.output.line(&format!("ready: scheduler at {address}, metrics at http://{metrics}/metrics"))?;
     }
     tokio::select! {
-        fault = running.failed() => Err(anyhow::Error::from(fault).context("the scheduler stopped")),
+        fault = running.failed() => {
+            // Whoever waits for an answer is told why there is none.
+            running.stop().await;
+            Err(anyhow::Error::from(fault).context("the scheduler stopped"))
+        }
         stopped = stop_requested() => {
             stopped?;
             running.stop().await;

@@ -5,6 +5,8 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use partita_types::ByteSize;
+
 /// What a scheduler is told when it starts.
 #[derive(Debug, Clone)]
 pub struct SchedulerConfig {
@@ -21,7 +23,12 @@ pub struct SchedulerConfig {
     pub policies: PathBuf,
     /// DNS names and addresses that the server's certificate carries, besides `localhost` and the loopback addresses.
     pub names: Vec<String>,
+    /// Room on the disk of the data directory that new jobs and modules do not get; see [`DISK_RESERVE`].
+    pub disk_reserve: ByteSize,
 }
+
+/// Enough for the journal of many million ends of tasks, and for a compaction of a journal of usual size.
+pub const DISK_RESERVE: ByteSize = ByteSize::mib(256);
 
 /// Longest name of a cluster: it becomes part of URIs in certificates.
 const MAX_CLUSTER: usize = 63;
@@ -115,6 +122,7 @@ mod tests {
             data: PathBuf::from("data"),
             policies: std::env::temp_dir(),
             names: Vec::new(),
+            disk_reserve: DISK_RESERVE,
         }
     }
 

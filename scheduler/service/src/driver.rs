@@ -138,19 +138,19 @@ pub(crate) fn start(
     stop: CancellationToken,
     failure: Failure,
 ) -> std::io::Result<(Handle, Threads)> {
-    let (inbox, inputs) = mpsc::channel(INBOX);
+    let (inbox, mut inputs) = mpsc::channel(INBOX);
     let compaction_due = Arc::new(AtomicBool::new(false));
     let (steps, rounds) = std::sync::mpsc::sync_channel(ROUNDS);
-    let handle = Handle::new(inbox, metrics.clone());
-    let writer = writer::Writer::new(journal, effects, rounds, metrics.clone(), Arc::clone(&compaction_due));
+    let handle = Handle::new(inbox, metrics.clone(), failure.clone());
+    let mut writer = writer::Writer::new(journal, effects, rounds, metrics.clone(), Arc::clone(&compaction_due));
     let report = failure.clone();
     let writer = std::thread::Builder::new()
         .name("partita-journal".to_owned())
-        .spawn(move || failure::guarded("journal", &report, move || writer.run()))?;
-    let core_thread = core_thread::CoreThread::new(core, steps, metrics, compaction_due);
+        .spawn(move || failure::guarded("journal", &report, || writer.run()))?;
+    let mut core_thread = core_thread::CoreThread::new(core, steps, metrics, compaction_due);
     let core = std::thread::Builder::new()
         .name("partita-core".to_owned())
-        .spawn(move || failure::guarded("core", &failure, move || core_thread.run(inputs, &stop)))?;
+        .spawn(move || failure::guarded("core", &failure, || core_thread.run(&mut inputs, &stop)))?;
     Ok((handle, Threads { core, writer }))
 }
 

@@ -10,7 +10,7 @@ use partita_protocol::client::{
     Empty, ExplainRequest, ExplainResponse, ExtendRequest, Job, JobRequest, ListJobsRequest, ListJobsResponse,
     LogRequest, LogResponse, PutRequest, ResultChunk, ResultRequest, SubmitRequest, SubmitResponse, WatchRequest,
 };
-use partita_types::{ArrayIndex, ArraySpec, JobId, JobSpec};
+use partita_types::{ArrayIndex, ArraySpec, ByteSize, JobId, JobSpec};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request as Call, Response, Status, Streaming};
 use tracing::info;
@@ -21,6 +21,7 @@ use crate::hub::Hub;
 use crate::logs::{self, LogDesk};
 use crate::relay::Relays;
 use crate::result::{Outputs, Wanted};
+use crate::space::Space;
 use crate::status::{not_found, undecodable, unexpected};
 use crate::upload::Upload;
 use crate::watch::{self, Watcher};
@@ -33,27 +34,17 @@ const LISTED: usize = 1_000;
 
 /// The service of jobs.
 pub(crate) struct JobService {
-    handle: Handle,
-    hub: std::sync::Arc<Hub>,
-    relays: Relays,
-    logs: LogDesk,
-    metrics: crate::metrics::Metrics,
+    pub(crate) handle: Handle,
+    pub(crate) hub: std::sync::Arc<Hub>,
+    pub(crate) relays: Relays,
+    pub(crate) logs: LogDesk,
+    pub(crate) metrics: crate::metrics::Metrics,
+    pub(crate) space: Space,
     /// Cancelled when the scheduler stops.
-    stop: CancellationToken,
+    pub(crate) stop: CancellationToken,
 }
 
 impl JobService {
-    pub(crate) fn new(
-        handle: Handle,
-        hub: std::sync::Arc<Hub>,
-        relays: Relays,
-        logs: LogDesk,
-        metrics: crate::metrics::Metrics,
-        stop: CancellationToken,
-    ) -> Self {
-        Self { handle, hub, relays, logs, metrics, stop }
-    }
-
     /// The id of a job that the caller names; it may not exist.
     async fn job(&self, caller: &Caller, request: &JobRequest) -> Result<JobId, Status> {
         scope::job_id(&self.handle, caller, &request.tenant, request.job).await
@@ -69,6 +60,11 @@ impl JobService {
     }
 }
 
+/// About what a submission takes in the journal.
+fn encoded(request: &impl prost::Message) -> ByteSize {
+    ByteSize(request.encoded_len() as u64)
+}
+
 fn key(bytes: &[u8]) -> Result<IdempotencyKey, Status> {
     let key = bytes.try_into().map_err(|_| {
         Status::invalid_argument(format!("the idempotency key has {} bytes, it must have 16", bytes.len()))
@@ -82,6 +78,7 @@ impl Jobs for JobService {
         let caller = caller(&call)?;
         let tenant = scope::tenant_id(&self.handle, &caller.0.tenant).await?;
         let request = call.into_inner();
+        self.space.check("job", encoded(&request))?;
         let key = key(&request.idempotency_key)?;
         let job = request.job.ok_or_else(|| Status::invalid_argument("the submission has no job"))?;
         let spec = JobSpec::try_from(job).map_err(|error| undecodable(&error))?;
@@ -94,6 +91,7 @@ impl Jobs for JobService {
     async fn extend(&self, call: Call<ExtendRequest>) -> Result<Response<SubmitResponse>, Status> {
         let caller = caller(&call)?;
         let request = call.into_inner();
+        self.space.check("extension of a job", encoded(&request))?;
         let job = scope::job_id(&self.handle, &caller, "", request.job).await?;
         let key = key(&request.idempotency_key)?;
         let arrays: Result<Vec<ArraySpec>, _> = request.arrays.into_iter().map(TryInto::try_into).collect();

@@ -23,6 +23,7 @@ mod router;
 mod scope;
 mod session;
 mod sessions;
+mod space;
 mod start;
 mod status;
 mod tickets;
@@ -30,7 +31,7 @@ mod upload;
 mod watch;
 mod wire;
 
-pub use config::{ConfigError, SchedulerConfig};
+pub use config::{ConfigError, DISK_RESERVE, SchedulerConfig};
 pub use driver::Failed;
 pub use metrics::MetricsError;
 pub use start::{Running, StartError, start};

@@ -23,6 +23,7 @@ pub(crate) struct Metrics {
     pub(crate) flush_seconds: Histogram,
     pub(crate) batch_records: Histogram,
     pub(crate) relayed_bytes: IntCounter,
+    pub(crate) refused_for_space: IntCounter,
     /// Calls by method and code.
     pub(crate) calls: IntCounterVec,
     tasks_ended: IntCounterVec,
@@ -95,6 +96,10 @@ impl Metrics {
             flush_seconds: seconds("partita_journal_flush_seconds", "Time to make appended batches durable")?,
             batch_records: make.histogram("partita_journal_batch_records", "Records in a batch", 1.0, 14)?,
             relayed_bytes: make.counter("partita_relayed_bytes_total", "Bytes passed between clients and hosts")?,
+            refused_for_space: make.counter(
+                "partita_refused_for_space_total",
+                "Jobs and modules refused because the disk is almost full",
+            )?,
             calls: make.counters("partita_calls_total", "Calls begun, by method and code", &["method", "code"])?,
             tasks_ended: make.counters("partita_tasks_ended_total", "Tasks that ended, by end", &["end"])?,
             policy_errors: make.gauge("partita_policy_broken", "1 while the policy files on disk have a fault")?,

@@ -17,6 +17,7 @@ use crate::auth::caller;
 use crate::driver::Handle;
 use crate::module_files::{ModuleFiles, Receiving};
 use crate::scope;
+use crate::space::Space;
 use crate::status::{not_found, unexpected};
 use crate::wire;
 
@@ -39,6 +40,7 @@ pub(crate) struct ModuleService {
     handle: Handle,
     files: ModuleFiles,
     pushes: Semaphore,
+    space: Space,
 }
 
 /// A checked header.
@@ -72,8 +74,8 @@ impl Header {
 }
 
 impl ModuleService {
-    pub(crate) fn new(handle: Handle, files: ModuleFiles) -> Self {
-        Self { handle, files, pushes: Semaphore::new(PUSHES) }
+    pub(crate) fn new(handle: Handle, files: ModuleFiles, space: Space) -> Self {
+        Self { handle, files, pushes: Semaphore::new(PUSHES), space }
     }
 
     /// The largest module that the tenant may push.
@@ -132,6 +134,7 @@ impl Modules for ModuleService {
             return Err(Status::invalid_argument("a push begins with its header"));
         };
         let header = Header::new(header, limit)?;
+        self.space.check("module", ByteSize(header.size))?;
         let (id, name) = (header.id, header.name.clone());
         let received = tokio::time::timeout(PUSH, self.receive(&header, &mut pieces)).await;
         let received = received.map_err(|_| Status::deadline_exceeded("the push took too long"))??;

@@ -33,6 +33,7 @@ use crate::policies::Policies;
 use crate::relay::Relays;
 use crate::router::Router;
 use crate::sessions::SessionService;
+use crate::space::Space;
 
 /// How long open calls may take to end when the scheduler stops.
 const GRACE: Duration = Duration::from_secs(5);
@@ -235,8 +236,16 @@ impl Running {
         let Identities { authority, signer, server: identity } = identities;
         let certifier = Certifier(Arc::clone(&authority));
         let tls = live_server_config(&identity, authority.certificate_pem()).map_err(StartError::Tls)?;
-        let jobs =
-            JobService::new(handle.clone(), hub, relays.clone(), logs.clone(), metrics.clone(), self.stop.clone());
+        let space = Space::new(&config.data, config.disk_reserve, metrics.clone());
+        let jobs = JobService {
+            handle: handle.clone(),
+            hub,
+            relays: relays.clone(),
+            logs: logs.clone(),
+            metrics: metrics.clone(),
+            space: space.clone(),
+            stop: self.stop.clone(),
+        };
         let sessions = SessionService {
             handle: handle.clone(),
             relays,
@@ -249,7 +258,7 @@ impl Running {
             serials: Arc::default(),
         };
         let enrollment = EnrollmentService::new(signer.verifier(), certifier, redeemed);
-        let modules = ModuleService::new(handle.clone(), files);
+        let modules = ModuleService::new(handle.clone(), files, space);
         let cluster = ClusterService::new(handle.clone(), Arc::clone(&signer));
         let gate = GateLayer(Gate::new(signer.verifier(), policies.lifetimes(), metrics.clone()));
         let router = Router::new(modules, jobs, cluster, enrollment, sessions);

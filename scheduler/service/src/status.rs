@@ -50,7 +50,11 @@ pub(crate) fn undecodable(error: &DecodeError) -> Status {
 
 impl From<Stopped> for Status {
     fn from(stopped: Stopped) -> Self {
-        Self::unavailable(format!("{stopped}; try again"))
+        match stopped {
+            Stopped::Ending => Self::unavailable(format!("{stopped}; try again")),
+            // Another try right away is of no use.
+            Stopped::DiskFull => Self::resource_exhausted(stopped.to_string()),
+        }
     }
 }
 

@@ -66,7 +66,7 @@ impl Compactions {
                 return Ok(());
             }
             Err(_) => {
-                self.failed(&super::Failed("its thread panicked".to_owned()));
+                self.failed(&super::Failed::new("its thread panicked"));
                 return Ok(());
             }
         };

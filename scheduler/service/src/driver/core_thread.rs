@@ -52,11 +52,11 @@ impl CoreThread {
     }
 
     /// Runs until `stop` is cancelled and the inbox is empty, or the writer is gone, which reports why by itself.
-    pub(super) fn run(mut self, mut inputs: mpsc::Receiver<Input>, stop: &CancellationToken) -> Result<(), Failed> {
+    pub(super) fn run(&mut self, inputs: &mut mpsc::Receiver<Input>, stop: &CancellationToken) -> Result<(), Failed> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build()
-            .map_err(|error| Failed(format!("cannot make the core's timer: {error}")))?;
+            .map_err(|error| Failed::new(format!("cannot make the core's timer: {error}")))?;
         let mut received = Vec::with_capacity(ROUND);
         let mut stopping = false;
         loop {

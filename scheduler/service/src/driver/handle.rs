@@ -9,13 +9,22 @@ use partita_protocol::host::SchedulerMessage;
 use partita_types::{HostId, PartitionId};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{FromHost, Input, Link, SessionId};
+use super::{Failure, FromHost, Input, Link, SessionId};
 use crate::metrics::Metrics;
 
 /// The scheduler is ending; the request was not answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the scheduler is stopping")]
-pub(crate) struct Stopped;
+pub(crate) enum Stopped {
+    /// Somebody stopped it, or something that only its log tells.
+    #[error("the scheduler is stopping")]
+    Ending,
+    /// The journal cannot be written.
+    #[error(
+        "the scheduler stops because its disk is full; nothing that it acknowledged is lost, and this was not \
+         acknowledged: try again when the cluster's administrator has made room"
+    )]
+    DiskFull,
+}
 
 /// Why a request has no reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -32,16 +41,22 @@ pub(crate) struct Handle {
     inbox: mpsc::Sender<Input>,
     requests: Arc<AtomicU64>,
     metrics: Metrics,
+    failure: Failure,
 }
 
 impl Handle {
-    pub(super) fn new(inbox: mpsc::Sender<Input>, metrics: Metrics) -> Self {
-        Self { inbox, requests: Arc::default(), metrics }
+    pub(super) fn new(inbox: mpsc::Sender<Input>, metrics: Metrics, failure: Failure) -> Self {
+        Self { inbox, requests: Arc::default(), metrics, failure }
+    }
+
+    /// Why nothing is answered.
+    fn stopped(&self) -> Stopped {
+        if self.failure.get().is_some_and(|failed| failed.disk_full()) { Stopped::DiskFull } else { Stopped::Ending }
     }
 
     async fn send(&self, input: Input) -> Result<(), Stopped> {
         self.metrics.inbox.set(i64::try_from(self.inbox.max_capacity() - self.inbox.capacity()).unwrap_or(i64::MAX));
-        self.inbox.send(input).await.map_err(|_| Stopped)
+        self.inbox.send(input).await.map_err(|_| self.stopped())
     }
 
     /// Passes an event on.
@@ -61,7 +76,7 @@ impl Handle {
         }
         match reply {
             Ok(Ok(reply)) => Ok(reply),
-            Ok(Err(_)) => Err(NoReply::Stopped(Stopped)),
+            Ok(Err(_)) => Err(NoReply::Stopped(self.stopped())),
             Err(_) => Err(NoReply::Late(limit)),
         }
     }
@@ -89,7 +104,7 @@ impl Handle {
             })
         };
         self.send(Input::Query(Box::new(query))).await?;
-        receiver.await.map_err(|_| Stopped)
+        receiver.await.map_err(|_| self.stopped())
     }
 
     /// Opens a session. Ends in the hello count as reports up to the number `reported`. `None` if the core does not take the host.
@@ -123,7 +138,7 @@ impl Handle {
     pub(crate) async fn tell(&self, host: HostId, message: SchedulerMessage) -> Result<bool, Stopped> {
         let (told, receiver) = oneshot::channel();
         self.send(Input::Tell { host, message: Box::new(message), told }).await?;
-        receiver.await.map_err(|_| Stopped)
+        receiver.await.map_err(|_| self.stopped())
     }
 }
 

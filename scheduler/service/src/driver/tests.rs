@@ -107,7 +107,7 @@ async fn a_full_disk_answers_nothing_and_ends_the_scheduler() {
         let scheduler = start(&disk).await;
         scheduler.jobs().await;
         disk.break_with(fault);
-        assert!(matches!(scheduler.submit(1).await, Err(NoReply::Stopped(_))), "{fault:?}");
+        assert!(matches!(scheduler.submit(1).await, Err(NoReply::Stopped(Stopped::DiskFull))), "{fault:?}");
         let failed = scheduler.failure.wait().await.to_string();
         assert!(failed.contains("full"), "{failed}");
         // Not even a look at the state is answered any more: it would show what is not on disk.

@@ -13,7 +13,6 @@ use partita_store::{Journal, JournalError};
 
 use super::compacting::Compactions;
 use super::{Effects, Failed, Step};
-use crate::chain;
 use crate::metrics::Metrics;
 
 /// Longest time until a record that nobody waits for is on disk.
@@ -54,8 +53,8 @@ impl Writer {
 
     /// Runs until the core thread is gone. On an error nothing that was not written is acknowledged: all who wait
     /// learn that the scheduler stopped.
-    pub(super) fn run(mut self) -> Result<(), Failed> {
-        let stopped = |error: JournalError| Failed(format!("the journal failed: {}", chain(&error)));
+    pub(super) fn run(&mut self) -> Result<(), Failed> {
+        let stopped = |error: JournalError| Failed::journal(&error);
         loop {
             match self.next() {
                 Ok(first) => {

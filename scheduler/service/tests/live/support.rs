@@ -23,7 +23,7 @@ use partita_protocol::host::{
 };
 use partita_protocol::job::FunctionInfo;
 use partita_scheduler::{Running, SchedulerConfig, StartError};
-use partita_types::{HostName, TenantName};
+use partita_types::{ByteSize, HostName, TenantName};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -81,6 +81,7 @@ impl Cluster {
             data: self.data(),
             policies: self.directory.path().join("policies"),
             names: Vec::new(),
+            disk_reserve: ByteSize(0),
         }
     }
 
