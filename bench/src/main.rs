@@ -10,6 +10,7 @@ mod journal;
 mod sandbox;
 mod state;
 mod tasks;
+mod tenants;
 mod transfer;
 
 use std::path::PathBuf;
@@ -51,6 +52,8 @@ enum Group {
     Transfer,
     /// Memory of the scheduler, and its journal.
     State,
+    /// What one job or tenant notices of another.
+    Tenants,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -80,7 +83,7 @@ fn measure(arguments: &Arguments) -> anyhow::Result<Vec<Figure>> {
         eprintln!("measuring one instance");
         sandbox::measure(&mut figures, arguments.runs, &arguments.partita, &arguments.guest)?;
     }
-    if wanted(Group::Tasks) || wanted(Group::Transfer) {
+    if [Group::Tasks, Group::Transfer, Group::Tenants].into_iter().any(wanted) {
         let runtime = tokio::runtime::Runtime::new().context("cannot start a runtime")?;
         runtime.block_on(on_a_cluster(arguments, &mut figures))?;
     }
@@ -101,6 +104,10 @@ async fn on_a_cluster(arguments: &Arguments, figures: &mut Figures) -> anyhow::R
     if wanted(Group::Transfer) {
         eprintln!("measuring transfers between hosts");
         transfer::measure(figures, arguments.runs, &client, &module).await?;
+    }
+    if wanted(Group::Tenants) {
+        eprintln!("measuring how soon tasks stop");
+        tenants::measure(figures, arguments.runs, &client, &module).await?;
     }
     cluster.stop()
 }

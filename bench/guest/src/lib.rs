@@ -8,6 +8,15 @@ use partita::prelude::*;
 #[partita::task]
 fn noop() {}
 
+/// Never ends by itself.
+#[partita::task]
+fn spin() {
+    let mut rounds = 0_u64;
+    loop {
+        rounds = std::hint::black_box(rounds.wrapping_add(1));
+    }
+}
+
 /// How much `produce` writes.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub struct Amount {
@@ -40,7 +49,7 @@ fn consume(inputs: Many<Reader>) -> Result<Json<u64>> {
     Ok(Json(bytes))
 }
 
-partita::module!(noop, produce, consume);
+partita::module!(noop, spin, produce, consume);
 
 #[cfg(test)]
 mod tests {
