@@ -17,8 +17,11 @@ use crate::metrics::Metrics;
 
 /// Longest time until a record that nobody waits for is on disk.
 const FLUSH_WITHIN: Duration = Duration::from_millis(20);
-/// Shortest time between two flushes for the sake of watchers.
+/// Longest time until watchers see what happened, as far as the writer has time.
 const FLUSH_FOR_WATCHERS: Duration = Duration::from_millis(2);
+/// For the sake of watchers a flush may begin this many times its own length after the one before: so single events are
+/// seen at once, and under load flushes take a bounded part of the time.
+const FLUSH_REST: u32 = 3;
 /// Steps taken together; bounds the delay of the first one.
 const TOGETHER: usize = 16_384;
 
@@ -31,6 +34,8 @@ pub(super) struct Writer {
     /// Since when something appended is not flushed.
     unflushed: Option<Instant>,
     flushed: Instant,
+    /// How long to wait from then on if there are watchers.
+    rest: Duration,
     compactions: Compactions,
 }
 
@@ -48,7 +53,8 @@ impl Writer {
         compaction_due: Arc<AtomicBool>,
     ) -> Self {
         let compactions = Compactions::new(compaction_due);
-        Self { journal, effects, rounds, metrics, records: Vec::new(), unflushed: None, flushed: clock(), compactions }
+        let (records, flushed, rest) = (Vec::new(), clock(), Duration::ZERO);
+        Self { journal, effects, rounds, metrics, records, unflushed: None, flushed, rest, compactions }
     }
 
     /// Runs until the core thread is gone. On an error nothing that was not written is acknowledged: all who wait
@@ -75,7 +81,7 @@ impl Writer {
     /// When the next flush is due.
     fn due(&self) -> Option<Instant> {
         let relaxed = self.unflushed? + FLUSH_WITHIN;
-        let watched = self.effects.watchers_wait().then(|| self.flushed + FLUSH_FOR_WATCHERS);
+        let watched = self.effects.watchers_wait().then(|| self.flushed + self.rest);
         Some(watched.map_or(relaxed, |watched| watched.min(relaxed)))
     }
 
@@ -139,7 +145,9 @@ impl Writer {
         let begin = clock();
         self.journal.flush()?;
         self.flushed = clock();
-        self.metrics.flush_seconds.observe(begin.elapsed().as_secs_f64());
+        let took = self.flushed.saturating_duration_since(begin);
+        self.rest = took.saturating_mul(FLUSH_REST).min(FLUSH_FOR_WATCHERS);
+        self.metrics.flush_seconds.observe(took.as_secs_f64());
         self.unflushed = None;
         Ok(())
     }
