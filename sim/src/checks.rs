@@ -5,12 +5,13 @@
 mod durability;
 mod ends;
 mod placing;
+mod quarantine;
 mod watching;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use partita_core::{Action, Event, HostCommand, JobEvent, Reply, TaskEnd};
-use partita_types::{AttemptNumber, FrameId, HostId, HostName, Incarnation, JobId, TaskId, TenantId};
+use partita_types::{AttemptId, AttemptNumber, FrameId, HostId, HostName, Incarnation, JobId, TaskId, TenantId};
 
 use crate::ledger::Ledger;
 use crate::world::World;
@@ -39,6 +40,8 @@ pub(crate) struct History {
     incarnations: BTreeMap<HostName, Incarnation>,
     /// What clients were told.
     told: Told,
+    /// Every attempt that was ever sent to a host, in whatever life of the scheduler.
+    sent: BTreeSet<AttemptId>,
     /// Replies to what the simulation itself asked.
     pub(crate) answers: BTreeMap<u64, Reply>,
     events: u64,

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use partita_client_logic::{Backoff, Cursor, RetryPolicy, Verdict};
 use partita_core::{IdempotencyKey, JobEvent, Refusal, Reply, Request, Violation};
-use partita_testkit::{Reference, uploaded};
-use partita_types::{ArrayIndex, ArraySpec, DatasetName, JobId, TaskId, TenantId};
+use partita_testkit::{MODULE, Reference, uploaded};
+use partita_types::{ArrayIndex, ArraySpec, ByteSize, DatasetName, JobId, TaskId, TenantId};
 
+use crate::guest::Fate;
 use crate::plan::{DATASETS, JobPlan};
 use crate::plant::Plant;
 use crate::world::{Step, World};
@@ -36,6 +37,8 @@ enum Wish {
     Close,
     Cancel,
     Release,
+    /// Push the module again, which was quarantined.
+    Push,
 }
 
 /// A client with one job.
@@ -71,7 +74,7 @@ impl Client {
         let reference = Reference::with_datasets(&plan.whole(), datasets);
         Self {
             tenant: TenantId(plan.tenant as u32),
-            poisoned: plan.arrays.iter().any(|array| array.poison),
+            poisoned: plan.arrays.iter().any(|array| array.poison || array.crashes),
             cancels: plan.cancelled.is_some(),
             expires: plan.deadline.is_some(),
             wishes: wishes(plan, &reference, start),
@@ -99,9 +102,13 @@ impl Client {
         self.wishes.is_empty()
     }
 
-    /// Whether a task fails whatever happens.
-    pub(crate) fn is_poisoned(&self, task: TaskId) -> bool {
-        self.plan.arrays.get(task.array.0 as usize).is_some_and(|array| array.poison)
+    /// What a task does whatever happens.
+    pub(crate) fn fate(&self, task: TaskId) -> Fate {
+        match self.plan.arrays.get(task.array.0 as usize) {
+            Some(array) if array.poison && task.index == 0 => Fate::Poisoned,
+            Some(array) if array.crashes && task.index == 0 => Fate::Crashes,
+            _ => Fate::Sound,
+        }
     }
 
     /// Whether the outputs of an array stay.
@@ -135,7 +142,7 @@ impl Client {
             Wish::Cancel => Some("cancel"),
             Wish::Close => Some("close"),
             Wish::Release => Some("release"),
-            Wish::Submit | Wish::Extend(..) | Wish::Upload(..) => None,
+            Wish::Submit | Wish::Extend(..) | Wish::Upload(..) | Wish::Push => None,
         }
     }
 
@@ -151,9 +158,13 @@ impl Client {
         if *wish == Wish::Submit {
             return Some(Request::Submit { tenant: self.tenant, key: self.key(0), spec: self.plan.spec() });
         }
+        if *wish == Wish::Push {
+            let (name, size) = ("m".to_owned(), ByteSize(1));
+            return Some(Request::AddModule { tenant: self.tenant, module: MODULE, name, size });
+        }
         let job = self.job?;
         Some(match wish {
-            Wish::Submit => return None,
+            Wish::Submit | Wish::Push => return None,
             Wish::Extend(first, end) => {
                 let arrays: Vec<ArraySpec> =
                     self.plan.arrays[*first..*end].iter().map(crate::ArrayPlan::spec).collect();
@@ -199,6 +210,8 @@ enum Next {
     Done,
     /// Ask again after so long.
     Again(u64),
+    /// Push the module first.
+    PushFirst,
 }
 
 impl World {
@@ -206,9 +219,9 @@ impl World {
         self.clients.get(*self.history.ledger.jobs.get(&job)?)
     }
 
-    /// Whether a task fails whatever happens.
-    pub(crate) fn is_poisoned(&self, task: TaskId) -> bool {
-        self.client_of(task.job).is_some_and(|client| client.is_poisoned(task))
+    /// What a task does whatever happens.
+    pub(crate) fn fate(&self, task: TaskId) -> Fate {
+        self.client_of(task.job).map_or(Fate::Sound, |client| client.fate(task))
     }
 
     /// A client asks for what it wants next.
@@ -259,6 +272,7 @@ impl World {
                 client.wishes.pop_front();
             }
             Next::Again(wait) => client.wishes[0].0 = self.now + wait,
+            Next::PushFirst => client.wishes.push_front((self.now + LATER, Wish::Push)),
         }
         if let Some(at) = client.next_time() {
             self.plan_step(at.saturating_sub(self.now), Step::ClientActs { client: position });
@@ -291,10 +305,15 @@ impl World {
                 Ok(Next::Done)
             }
             (_, Reply::Accepted { .. } | Reply::Done) => Ok(Next::Done),
+            (Wish::Push, Reply::ModuleAdded) => Ok(Next::Done),
             // A quota may have room later; a host may come back; a dataset may be listed.
             (Wish::Submit | Wish::Extend(..) | Wish::Upload(..), Reply::Refused(refusal)) => match refusal {
                 Refusal::State { .. } => Ok(Next::Done),
                 Refusal::Quota { .. } | Refusal::NoHost { .. } | Refusal::Dataset { .. } => Ok(Next::Again(LATER)),
+                Refusal::Quarantined { .. } => {
+                    self.a_refusal_for_quarantine_is_true(position)?;
+                    Ok(Next::PushFirst)
+                }
                 // Of an array that was refused, or a job that was released.
                 Refusal::NotFound { .. } if matches!(wish, Wish::Upload(..)) => Ok(Next::Done),
                 Refusal::NotFound { .. } if self.clients[position].released => Ok(Next::Done),

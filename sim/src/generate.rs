@@ -46,7 +46,7 @@ impl Plan {
             jobs.push(flood(&mut work, tenants.len()));
         }
         let quiet = trouble.chance(10);
-        Self {
+        let mut plan = Self {
             seed: random.number(),
             check_every: if large { LARGE_CHECKS } else { 1 },
             guest_faults: if quiet { 0 } else { trouble.between(0, 6) },
@@ -56,7 +56,10 @@ impl Plan {
             tenants,
             hosts,
             jobs,
-        }
+        };
+        // Last, and from a generator of its own: what is added there leaves the rest of a seed's plan as it is.
+        plan.decorate(&mut random.fork());
+        plan
     }
 }
 

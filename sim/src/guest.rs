@@ -13,6 +13,17 @@ pub(crate) const WALL_TIME: Duration = Duration::from_secs(8);
 /// The longest that a task takes by itself, once nothing goes wrong any more.
 pub(crate) const LONGEST_HEALED: u64 = 200_000;
 
+/// What a task does whatever happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It gets there in the end.
+    Sound,
+    /// It fails, for good.
+    Poisoned,
+    /// It kills its executor, each time.
+    Crashes,
+}
+
 /// What an attempt is going to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Behaviour {
@@ -24,7 +35,7 @@ pub(crate) struct Behaviour {
 
 impl Behaviour {
     /// What an attempt of a task does, of which `faults` in 100 go wrong.
-    pub(crate) fn of(seed: u64, attempt: AttemptId, poisoned: bool, faults: u64) -> Self {
+    pub(crate) fn of(seed: u64, attempt: AttemptId, fate: Fate, faults: u64) -> Self {
         let task = attempt.task;
         let identity = u64::from(task.job.tenant.0) << 48 ^ u64::from(task.job.number) << 32;
         let identity = identity ^ u64::from(task.array.0) << 24 ^ u64::from(task.index) << 8;
@@ -33,9 +44,13 @@ impl Behaviour {
         let healed = faults == 0;
         let slow = !healed && random.chance(15);
         let micros = if slow { random.between(500_000, 5_000_000) } else { random.between(500, LONGEST_HEALED) };
-        if poisoned && task.index == 0 {
-            let cause = if random.chance(70) { Cause::Failed } else { Cause::Module };
-            return Self { micros, cause: Some(cause) };
+        match fate {
+            Fate::Poisoned => {
+                let cause = if random.chance(70) { Cause::Failed } else { Cause::Module };
+                return Self { micros, cause: Some(cause) };
+            }
+            Fate::Crashes => return Self { micros, cause: Some(Cause::Crash) },
+            Fate::Sound => {}
         }
         if !random.chance(faults) {
             return Self { micros, cause: None };

@@ -164,7 +164,7 @@ impl World {
         let seed = self.random.guests;
         let Some(lane) = self.hosts[position].lanes[number].as_ref() else { return };
         let (attempt, memory) = (lane.run().attempt, lane.memory);
-        let mut behaviour = Behaviour::of(seed, attempt, self.is_poisoned(attempt.task), faults);
+        let mut behaviour = Behaviour::of(seed, attempt, self.fate(attempt.task), faults);
         let needed = self.client_of(attempt.task.job).and_then(|client| client.needs(attempt.task));
         if behaviour.cause.is_none() && needed.is_some_and(|needed| memory < ByteSize::mib(needed)) {
             behaviour.cause = Some(Cause::Memory);

@@ -1,11 +1,14 @@
 //! The journal, read in the simplest possible way: what it says of each task and job. The core must never contradict it.
 
+mod quarantine;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use partita_core::Record;
 use partita_types::{JobId, TaskId};
 
 use crate::guest::RETRIES;
+use crate::ledger::quarantine::Quarantines;
 use crate::{Checked, ensure};
 
 /// A task in the journal.
@@ -32,6 +35,7 @@ pub(crate) struct Ledger {
     /// Stopped at their deadlines.
     pub(crate) expired: BTreeSet<JobId>,
     pub(crate) released: BTreeSet<JobId>,
+    pub(crate) quarantines: Quarantines,
 }
 
 impl Ledger {
@@ -48,6 +52,7 @@ impl Ledger {
     /// I33: a task succeeds once, and again only after its outputs were lost. I36: a lost host never ends a task.
     /// I37: no more failures are charged to a task than it has retries.
     pub(crate) fn add(&mut self, record: &Record) -> Checked {
+        self.quarantines.add(record)?;
         match record {
             Record::JobSubmitted { job, key, .. } => {
                 let [a, b, c, d, ..] = key.0;

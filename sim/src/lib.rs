@@ -16,6 +16,7 @@ mod checks;
 mod client;
 mod disk;
 mod faults;
+mod features;
 mod generate;
 mod guest;
 mod host;

@@ -172,6 +172,8 @@ pub struct ArrayPlan {
     pub poison: bool,
     /// When it is added to its job, if not with the submission. Times of later arrays are not before those of earlier ones.
     pub added: Option<u64>,
+    /// Whether its first task kills its executor, each time.
+    pub crashes: bool,
 }
 
 impl Default for ArrayPlan {
@@ -188,6 +190,7 @@ impl Default for ArrayPlan {
             own_arguments: false,
             poison: false,
             added: None,
+            crashes: false,
         }
     }
 }

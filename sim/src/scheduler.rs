@@ -233,6 +233,9 @@ impl World {
                 Out::Act(Action::Persist(record)) => drop(record),
                 Out::Act(Action::Reply { request, reply }) => self.reply(request, reply)?,
                 Out::Act(Action::Command { host, command }) => {
+                    if let HostCommand::Assign { frames, .. } = &command {
+                        frames.iter().try_for_each(|frame| self.history.no_attempt_is_named_twice(frame))?;
+                    }
                     if let Some(session) = self.scheduler.links.get(&host).copied() {
                         self.send_to_host(session, command);
                     }

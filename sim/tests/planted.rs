@@ -95,7 +95,8 @@ fn a_failing_plan_is_cut_down_to_what_matters() {
     let fails = |seed: &u64| shrink(&Plan::generate(*seed), lost_wake_up);
     let (plan, failed) = (0..30).find_map(|seed| fails(&seed)).expect("a seed that fails");
     assert_eq!(failed.violation.invariant, "every_job_ends_in_time");
-    assert!(plan.jobs.len() == 1 && plan.hosts.len() == 1, "{plan:#?}");
-    assert!(plan.faults.len() <= 1 && plan.jobs[0].arrays.len() <= 2, "{plan:#?}");
+    let arrays: usize = plan.jobs.iter().map(|job| job.arrays.len()).sum();
+    assert!(plan.jobs.len() <= 2 && plan.hosts.len() == 1, "{plan:#?}");
+    assert!(plan.faults.len() <= 1 && arrays <= 3, "{plan:#?}");
     assert!(!failed.log.is_empty(), "the smallest run is told in full");
 }

@@ -171,6 +171,8 @@ pub struct AttemptNumber(pub NonZeroU32);
 impl AttemptNumber {
     /// The first attempt of a task.
     pub const FIRST: Self = Self(NonZeroU32::MIN);
+    /// How many numbers each life of the scheduler has for a task. A life gives out only numbers above those of lives before.
+    pub const PER_LIFE: u32 = 1_024;
     /// No number is greater.
     pub const LAST: Self = Self(NonZeroU32::MAX);
 
@@ -184,6 +186,12 @@ impl AttemptNumber {
     #[must_use]
     pub fn from_wire(number: u32) -> Option<Self> {
         NonZeroU32::new(number).map(Self)
+    }
+
+    /// How many attempts the task had in the life of the scheduler that this one is of, this one included.
+    #[must_use]
+    pub const fn in_its_life(self) -> u32 {
+        self.0.get() % Self::PER_LIFE
     }
 }
 

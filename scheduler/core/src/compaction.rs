@@ -30,6 +30,9 @@ pub struct Compaction {
     tenants: Vec<Kept>,
     hosts: Vec<HostName>,
     at: Timestamp,
+    /// Lives of the scheduler before this one.
+    lives: u32,
+    unrunnable: Vec<Record>,
 }
 
 impl Core {
@@ -46,7 +49,13 @@ impl Core {
                 forgotten: 0,
             }
         });
-        Compaction { tenants: tenants.collect(), hosts: self.known_hosts.names(), at: self.now }
+        Compaction {
+            tenants: tenants.collect(),
+            hosts: self.known_hosts.names(),
+            at: self.now,
+            lives: self.lives.before(),
+            unrunnable: self.unrunnable.records().collect(),
+        }
     }
 
     /// The effect of [`Record::JobsForgotten`].
@@ -99,7 +108,11 @@ impl Compaction {
                 return;
             }
             // Told anew at the end.
-            Record::TenantUsed { .. } | Record::HostJoined { .. } | Record::HostLost { .. } => return,
+            Record::TenantUsed { .. }
+            | Record::HostJoined { .. }
+            | Record::HostLost { .. }
+            | Record::LifeBegan { .. }
+            | Record::Unrunnable { .. } => return,
             Record::TenantAdded { .. } | Record::ModuleAdded { .. } | Record::ModuleQuarantined { .. } => {
                 kept.push(record);
                 return;
@@ -138,5 +151,9 @@ impl Compaction {
         }
         let at = self.at;
         kept.extend(self.hosts.into_iter().map(|name| Record::HostJoined { name, at }));
+        kept.append(&mut self.unrunnable);
+        if self.lives > 0 {
+            kept.push(Record::LifeBegan { number: self.lives, at });
+        }
     }
 }

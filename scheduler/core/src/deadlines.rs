@@ -12,6 +12,7 @@ use crate::Core;
 use crate::action::{Action, JobEnd};
 use crate::array::Array;
 use crate::explain::explain_hold;
+use crate::host::Host;
 use crate::plan::{ARRAYS_LOOKED_AT, Hold};
 use crate::record::Record;
 use crate::tenant::Tenant;
@@ -29,7 +30,7 @@ type Waiting = (JobId, u32, Option<u32>);
 pub(crate) struct Unrunnable {
     /// When to look again; `None` while nothing waits.
     next: Option<Timestamp>,
-    /// Since when this is known, by what waits.
+    /// Since when this is known, by what waits. Changed by records only, so that a restart finds it again.
     since: BTreeMap<Waiting, Timestamp>,
 }
 
@@ -45,6 +46,23 @@ impl Unrunnable {
             self.next.get_or_insert(now.after(LOOK_EVERY));
         }
     }
+
+    /// The effect of [`Record::Unrunnable`].
+    pub(crate) fn take(&mut self, what: Waiting, since: Option<Timestamp>) -> bool {
+        match since {
+            Some(since) => self.since.insert(what, since).is_none(),
+            None => self.since.remove(&what).is_some(),
+        }
+    }
+
+    /// What a journal has to tell of it.
+    pub(crate) fn records(&self) -> impl Iterator<Item = Record> + '_ {
+        self.since.iter().map(|(what, since)| record(*what, Some(*since)))
+    }
+}
+
+fn record((job, array, task): Waiting, since: Option<Timestamp>) -> Record {
+    Record::Unrunnable { job, array: ArrayIndex(array), task, since }
 }
 
 impl Core {
@@ -63,21 +81,25 @@ impl Core {
         if self.unrunnable.next.is_none_or(|next| next > self.now) {
             return;
         }
-        let before = std::mem::take(&mut self.unrunnable.since);
         self.unrunnable.next = None;
-        if self.timers.recovering_until().is_some() {
+        // An empty cluster, or one that is not whole again, neither starts a clock nor stops one.
+        if self.timers.recovering_until().is_some() || !self.hosts.iter().any(Host::is_attached) {
             return;
         }
-        let mut found = BTreeMap::new();
+        let mut gone = self.unrunnable.since.clone();
+        let mut changes = Vec::new();
         let mut due = Vec::new();
         for (what, start, hold, allowed) in self.tenants.iter().flat_map(|tenant| self.unrunnable_of(tenant)) {
-            let since = before.get(&what).copied().unwrap_or(self.now);
-            found.insert(what, since);
-            if self.now.since(since) >= allowed {
+            let since = gone.remove(&what);
+            if since.is_none() {
+                changes.push(record(what, Some(self.now)));
+            }
+            if self.now.since(since.unwrap_or(self.now)) >= allowed {
                 due.push((TaskId { job: what.0, array: ArrayIndex(what.1), index: start }, hold, allowed));
             }
         }
-        self.unrunnable.since = found;
+        changes.extend(gone.into_keys().map(|what| record(what, None)));
+        changes.into_iter().for_each(|change| self.commit(change, actions));
         for (task, hold, allowed) in due {
             self.fail_unrunnable(task, &hold, allowed, actions);
         }

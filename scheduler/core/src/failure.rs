@@ -6,6 +6,7 @@ use std::time::Duration;
 use partita_types::{ArrayIndex, AttemptId, Cause, Failure, HostId, JobId, Timestamp, Usage};
 
 use crate::action::{Action, HostCommand, JobEnd, JobEvent, Refusal, Reply, TaskEnd};
+use crate::lives::is_worn_out;
 use crate::planted::Bug;
 use crate::record::Record;
 use crate::report::publish_end;
@@ -18,7 +19,7 @@ use crate::{Core, no_such_job};
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// First wait after a failure that was nobody's fault.
 const EXCUSED_BACKOFF: Duration = Duration::from_millis(100);
-/// How often a task is handed out at most, whatever becomes of it. No sound task comes near this: it ends what nothing
+/// How often a task is handed out at most in one life of the scheduler, whatever becomes of it. No sound task comes near this: it ends what nothing
 /// else would, such as a task that takes its host down with it each time.
 pub(crate) const ATTEMPTS_MAX: u32 = 1_000;
 /// How many failures without blame a task may have before it is given up: something is wrong that does not pass.
@@ -65,7 +66,7 @@ impl Core {
         let mut last = is_last(task, failure.cause, retries);
         let memory = self.raised_memory(attempt, failure.cause);
         if let Some(memory) = memory {
-            last = task.attempt >= ATTEMPTS_MAX;
+            last = is_worn_out(task.attempt);
             failure.message.push_str(&format!("; the next attempt may use {memory}"));
         }
         let killed = Some(host).filter(|_| failure.cause == Cause::Crash);
@@ -215,7 +216,7 @@ fn publish_ends(id: JobId, end: TaskEnd, tasks: &[(u32, u32)], actions: &mut Vec
 
 /// Whether a task ends with this failure.
 fn is_last(task: &Task, cause: Cause, retries: u32) -> bool {
-    if task.attempt >= ATTEMPTS_MAX {
+    if is_worn_out(task.attempt) {
         return true;
     }
     match Charge::of(cause) {

@@ -12,6 +12,7 @@ use crate::array::Array;
 use crate::claims::ClaimFor;
 use crate::failure::ATTEMPTS_MAX;
 use crate::job::Job;
+use crate::lives::in_its_life;
 use crate::share::Amount;
 use crate::task::{Counts, Place, State};
 
@@ -162,7 +163,7 @@ fn a_job_ends_when_its_tasks_have(job: &Job) -> Checked {
 /// I37. Uploads count the tries of the client, who decides how often.
 fn attempts_are_bounded(job: &Job) -> Checked {
     let tasks = job.arrays.iter().filter(|array| !array.is_upload()).flat_map(|array| &array.tasks);
-    let most = tasks.map(|task| task.attempt).max().unwrap_or(0);
+    let most = tasks.map(|task| in_its_life(task.attempt)).max().unwrap_or(0);
     ensure(most <= ATTEMPTS_MAX, "attempts_are_bounded", || format!("job {}: attempt {most}", job.id))
 }
 

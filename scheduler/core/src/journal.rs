@@ -62,6 +62,8 @@ impl Core {
             Record::HostLost { name, .. } => self.known_hosts.remove(name),
             Record::JobsForgotten { tenant, count } => self.skip_jobs(*tenant, *count),
             Record::TenantUsed { tenant, cpu, peak_memory } => self.add_use(*tenant, *cpu, *peak_memory),
+            Record::LifeBegan { number, .. } => self.take_life(*number),
+            Record::Unrunnable { job, array, task, since } => self.unrunnable.take((*job, array.0, *task), *since),
         };
         self.stale += u64::from(!fits);
     }

@@ -29,6 +29,7 @@ mod job;
 mod journal;
 mod known_hosts;
 mod learned;
+mod lives;
 mod locations;
 mod modules;
 mod placement;
@@ -77,6 +78,7 @@ use crate::frame::Frames;
 use crate::host::Host;
 use crate::job::Job;
 use crate::known_hosts::KnownHosts;
+use crate::lives::Lives;
 use crate::questions::Questions;
 use crate::results::Locate;
 use crate::retraction::Retractions;
@@ -114,6 +116,7 @@ pub struct Core {
     known_hosts: KnownHosts,
     /// A fault on purpose.
     planted: Option<Bug>,
+    lives: Lives,
 }
 
 impl Core {
@@ -136,6 +139,7 @@ impl Core {
         self.now = self.now.max(now);
         if self.timers.begin_recovery(self.now) {
             self.known_hosts.await_all(self.now);
+            self.begin_life(actions);
         }
         match event {
             Event::TenantDefined(policy) => self.on_tenant_defined(policy, actions),

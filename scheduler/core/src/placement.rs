@@ -65,7 +65,8 @@ impl Core {
         let Some(inputs) = self.frame_inputs(&plan) else { return false };
         let (slot, id) = self.frames.reserve(self.now);
         let (job, array, host) = (plan.job, ArrayIndex(plan.array), plan.host);
-        let attempts = self.change_job(job, |job| job.assign(plan.array, &plan.indexes, slot));
+        let floor = self.lives.floor();
+        let attempts = self.change_job(job, |job| job.assign(plan.array, &plan.indexes, slot, floor));
         let (Some(attempts), Some(owner)) = (attempts, self.find_job(job)) else { return false };
         let frame = framing::frame(id, owner, &plan, attempts, inputs);
         let header = owner.array(plan.array).header(job, array, owner.submitted);

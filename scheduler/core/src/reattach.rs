@@ -123,7 +123,9 @@ impl Core {
             return false;
         };
         let open = |state| matches!(state, State::Waiting | State::Ready | State::Delayed);
-        array.tasks.get(task.index as usize).is_some_and(|task| open(task.state) && number.0.get() > task.attempt)
+        let unknown = array.tasks.get(task.index as usize);
+        let unknown = unknown.is_some_and(|task| open(task.state) && number.0.get() > task.attempt);
+        unknown && self.is_of_earlier_life(number)
     }
 
     /// What the partitions of one attempt are worth.

@@ -5,8 +5,8 @@
 //! fixture in `scheduler/store` must go on decoding.
 
 use partita_types::{
-    ArraySpec, AttemptId, ByteSize, CpuTime, DatasetPlan, Failure, HostName, JobId, JobSpec, ModuleId, ModuleInfo,
-    PartitionId, SucceededBatch, TaskId, TenantId, TenantName, Timestamp, Usage,
+    ArrayIndex, ArraySpec, AttemptId, ByteSize, CpuTime, DatasetPlan, Failure, HostName, JobId, JobSpec, ModuleId,
+    ModuleInfo, PartitionId, SucceededBatch, TaskId, TenantId, TenantName, Timestamp, Usage,
 };
 use serde::{Deserialize, Serialize};
 
@@ -160,6 +160,24 @@ pub enum Record {
         /// Most memory that one attempt had.
         peak_memory: ByteSize,
     },
+    /// The scheduler started again, so many times by now. Its attempts have numbers above all that were given before.
+    LifeBegan {
+        /// How many times.
+        number: u32,
+        /// When.
+        at: Timestamp,
+    },
+    /// No attached host could run some ready tasks, or one can again: the clock after which they fail goes on across restarts.
+    Unrunnable {
+        /// Of which job.
+        job: JobId,
+        /// Of which array.
+        array: ArrayIndex,
+        /// Which task, if not all of the array's usual ones.
+        task: Option<u32>,
+        /// Since when; not any more, if not given.
+        since: Option<Timestamp>,
+    },
 }
 
 impl Record {
@@ -177,14 +195,16 @@ impl Record {
             | Self::JobExpired { .. }
             | Self::JobReleased { .. }
             | Self::Uploaded { .. }
-            | Self::HostJoined { .. } => true,
+            | Self::HostJoined { .. }
+            | Self::LifeBegan { .. } => true,
             Self::Succeeded { .. }
             | Self::AttemptFailed { .. }
             | Self::Lost { .. }
             | Self::ModuleQuarantined { .. }
             | Self::HostLost { .. }
             | Self::JobsForgotten { .. }
-            | Self::TenantUsed { .. } => false,
+            | Self::TenantUsed { .. }
+            | Self::Unrunnable { .. } => false,
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::action::{Action, JobEvent};
 use crate::array::Input;
 use crate::failure::ATTEMPTS_MAX;
 use crate::job::Job;
+use crate::lives::is_worn_out;
 use crate::ranges::runs;
 use crate::record::Record;
 use crate::task::{Place, State};
@@ -191,7 +192,7 @@ impl Job {
     /// Whether a task cannot run again: its bytes came from a client, something that it reads ended without outputs, or it
     /// ran too often.
     fn is_hopeless(&self, array: u32, index: u32) -> bool {
-        let worn_out = self.task(array, index).attempt >= ATTEMPTS_MAX;
+        let worn_out = is_worn_out(self.task(array, index).attempt);
         self.array(array).is_upload() || worn_out || self.dead_source(array, index).is_some()
     }
 

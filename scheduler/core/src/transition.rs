@@ -9,6 +9,7 @@ use std::ops::ControlFlow;
 use partita_types::{AttemptId, AttemptNumber, OutputInfo};
 
 use crate::job::Job;
+use crate::lives::next_number;
 use crate::ranges::runs;
 use crate::task::{Place, State, Task};
 
@@ -88,8 +89,8 @@ impl Job {
         self.set_state(array, index, State::Delayed);
     }
 
-    /// Hands ascending ready tasks to a frame; returns the numbers of their attempts.
-    pub(crate) fn assign(&mut self, array: u32, indexes: &[u32], slot: u32) -> Vec<AttemptNumber> {
+    /// Hands ascending ready tasks to a frame; returns the numbers of their attempts, which are above `floor`.
+    pub(crate) fn assign(&mut self, array: u32, indexes: &[u32], slot: u32, floor: u32) -> Vec<AttemptNumber> {
         let owner = self.array_mut(array);
         owner.ready.remove_ascending(indexes);
         let count = u32::try_from(indexes.len()).unwrap_or(u32::MAX);
@@ -98,7 +99,7 @@ impl Job {
         for index in indexes {
             let task = &mut owner.tasks[*index as usize];
             task.state = State::Assigned;
-            task.attempt = task.attempt.saturating_add(1);
+            task.attempt = next_number(task.attempt, floor);
             task.set_frame(slot);
             attempts.extend(AttemptNumber::from_wire(task.attempt));
         }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use partita_types::{AttemptId, AttemptNumber, ByteSize, HostId, OutputInfo, PartitionId, TaskId};
 
 use crate::action::{Action, Refusal, Reply};
+use crate::lives::{in_its_life, is_worn_out};
 use crate::record::Record;
 use crate::task::State;
 use crate::{Core, no_such_job};
@@ -36,7 +37,10 @@ impl Core {
                 return refuse("is not wanted any more: its job has ended");
             }
         }
-        let next = slot.attempt.saturating_add(1);
+        let next = self.lives.after(slot.attempt);
+        if is_worn_out(slot.attempt) && in_its_life(next) > 1 {
+            return refuse("was begun a thousand times and never arrived: submit its job anew");
+        }
         let host = self.host_for_upload(task, size)?;
         self.change_job(task.job, |job| job.task_mut(task.array.0, task.index).attempt = next);
         let Some(number) = AttemptNumber::from_wire(next) else { return Err(not_found()) };

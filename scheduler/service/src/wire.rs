@@ -130,7 +130,7 @@ fn attempt_failed(attempt: AttemptId, failure: Failure) -> wire::TaskFailure {
     wire::TaskFailure {
         array: attempt.task.array.0,
         index: attempt.task.index,
-        attempts: attempt.number.0.get(),
+        attempts: attempt.number.in_its_life(),
         failure: Some(failure.into()),
     }
 }

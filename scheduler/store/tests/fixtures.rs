@@ -31,7 +31,9 @@ fn the_fixture_has_every_kind_of_record() {
         Record::HostLost { .. } => 14,
         Record::JobsForgotten { .. } => 15,
         Record::TenantUsed { .. } => 16,
+        Record::LifeBegan { .. } => 17,
+        Record::Unrunnable { .. } => 18,
     };
     let found: Vec<u32> = support::one_of_each().iter().map(kinds).collect();
-    assert_eq!(found, (0..17).collect::<Vec<u32>>());
+    assert_eq!(found, (0..19).collect::<Vec<u32>>());
 }

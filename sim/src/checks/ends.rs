@@ -102,7 +102,11 @@ impl World {
             let right = match view.end {
                 Some(JobEnd::Cancelled) => client.cancels,
                 Some(JobEnd::Expired) => client.expires,
-                Some(JobEnd::Failed) => client.poisoned || client.lost_upload(&view),
+                Some(JobEnd::Failed) => {
+                    let task = view.failure.as_ref().map(|(task, ..)| *task);
+                    let quarantined = task.is_some_and(|task| self.history.ledger.quarantines.stopped(task));
+                    client.poisoned || client.lost_upload(&view) || quarantined
+                }
                 Some(JobEnd::Succeeded) => !client.poisoned || client.arrays() > view.arrays.len(),
                 None => false,
             };

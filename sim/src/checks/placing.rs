@@ -93,6 +93,15 @@ impl History {
         ensure(grows, "attempt_numbers_only_grow", || format!("{attempt} after {handed}, recorded {recorded}"))
     }
 
+    /// I2: a number that became visible outside is never given again, not even by a scheduler that forgot giving it.
+    pub(crate) fn no_attempt_is_named_twice(&mut self, frame: &Frame) -> Checked {
+        for attempt in (0..frame.indexes.len()).filter_map(|place| frame.attempt(place)) {
+            let new = self.sent.insert(attempt);
+            ensure(new, "no_attempt_is_named_twice", || format!("attempt {attempt} was handed out before"))?;
+        }
+        Ok(())
+    }
+
     /// I9: a task is at one host, until that attempt has ended.
     fn a_task_runs_on_one_host_at_a_time(&mut self, task: TaskId, host: HostId) -> Checked {
         let before = self.open.insert(task, host);

@@ -154,3 +154,60 @@ fn a_submission_is_written_before_anything_of_it_is_visible() {
         assert!(written.unwrap() < visible.unwrap(), "{actions:?}");
     }
 }
+
+/// I2: what is handed out is not in the journal, so a scheduler that forgot it must not give the same number again.
+#[test]
+fn no_attempt_shares_its_number_with_one_that_a_crash_made_the_scheduler_forget() {
+    let mut cluster = Cluster::new().tenant(policy("acme")).host("one", 1);
+    cluster.submit("acme", job().with(array("a").tasks(1)).spec());
+    let before = cluster.frames("one")[0].attempts[0];
+    for _ in 0..2 {
+        cluster.restart_scheduler();
+    }
+    // Its host does not come back in time; another one gets the task.
+    cluster.advance(RECOVERY_TIME + Duration::from_secs(1));
+    cluster.attach_new(partita_testkit::HostModel::new("two", 1));
+    let after = cluster.frames("two")[0].attempts[0];
+    assert!(after > before, "{before}, then {after}");
+    cluster.restart_scheduler();
+    cluster.attach("two");
+    cluster.run_all();
+    assert_eq!(cluster.core.check_invariants(), Ok(()));
+}
+
+/// I2, I26: an upload that was stored before a crash and never written down is deleted; the next try is another partition.
+#[test]
+fn a_late_order_to_delete_a_forgotten_upload_does_not_meet_the_next_try() {
+    let mut cluster = Cluster::new().tenant(policy("acme")).host("one", 1);
+    let id = cluster.submit("acme", job().with(array("up").tasks(1).upload()).spec());
+    let task = partita_types::TaskId { job: id, array: partita_types::ArrayIndex(0), index: 0 };
+    let upload = |cluster: &mut Cluster| {
+        let reply = cluster.request(Request::Upload { task, size: partita_types::ByteSize(5) });
+        let partita_core::Reply::UploadTo { partition, .. } = reply else { panic!("{reply:?}") };
+        partition
+    };
+    let first = upload(&mut cluster);
+    cluster.restart_scheduler();
+    let info = partita_testkit::uploaded(0, 0);
+    cluster.model("one").store.insert(first, info);
+    cluster.attach("one");
+    let second = upload(&mut cluster);
+    assert!(second.attempt.number > first.attempt.number, "{first}, then {second}");
+}
+
+/// B15: the time after which a task that no host can run fails goes on across restarts.
+#[test]
+fn a_task_that_nobody_can_run_fails_in_time_however_often_the_scheduler_starts_again() {
+    let mut policy = policy("acme");
+    policy.unrunnable_after = Duration::from_secs(120);
+    let mut cluster = Cluster::new().tenant(policy).host("one", 1);
+    let id = cluster.submit("acme", job().with(array("a").tasks(1).needs(&["zone=far"], &[])).spec());
+    for _ in 0..5 {
+        cluster.advance(Duration::from_secs(30));
+        assert_eq!(cluster.job(id).end.is_some(), cluster.job(id).failure.is_some());
+        cluster.restart_scheduler();
+        cluster.attach("one");
+    }
+    cluster.advance(Duration::from_secs(20));
+    assert_eq!(cluster.job(id).end, Some(JobEnd::Failed), "150 s and more after the first look");
+}

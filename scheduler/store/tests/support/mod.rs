@@ -164,6 +164,8 @@ fn ended() -> Vec<Record> {
         Record::HostLost { name: HostName::new("host-1").unwrap(), at: at(8) },
         Record::JobsForgotten { tenant: TenantId(3), count: 300 },
         Record::TenantUsed { tenant: TenantId(3), cpu: CpuTime::from_micros(9), peak_memory: ByteSize::mib(2) },
+        Record::LifeBegan { number: 2, at: at(9) },
+        Record::Unrunnable { job: JOB, array: ArrayIndex(1), task: Some(4), since: Some(at(9)) },
     ]
 }
 
