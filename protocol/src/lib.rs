@@ -40,6 +40,9 @@ mod generated {
     }
 }
 
+/// Partitions in one message at most. With sizes and hashes that is about 6 MiB, well below what a message may have.
+pub const PARTITIONS_PER_MESSAGE: usize = 100_000;
+
 pub use convert::{DecodeError, features_from_wire, features_to_wire};
 pub use generated::partita::client::v1 as client;
 pub use generated::partita::host::v1 as host;

@@ -2,7 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "what goes wrong in a test ends it")]
 
-use partita_tests::{Cluster, Running, example_job};
+use partita_tests::{Cluster, Running, example_job, executors};
+use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 
 /// About fifty tasks, each long enough that most of them have not run when the first has ended.
@@ -68,4 +69,20 @@ fn a_killed_scheduler_goes_on_where_it_was() {
     assert_eq!(assert_right(&cluster, &finished), before);
     let listed = cluster.ask("research", &["--json", "job", "list"]);
     assert_eq!(listed.lines().count(), 2, "{listed}");
+}
+
+#[test]
+fn an_executor_that_dies_without_work_is_charged_to_nobody() {
+    let cluster = Cluster::start(1);
+    let first = cluster.submit("research", &job());
+    wait_until_ended(&mut cluster.watch("research", &first));
+    let idle = executors(cluster.host_pid(0));
+    assert!(!idle.is_empty(), "the executors of the last job are kept for a while");
+    for executor in idle {
+        // It may have been given up by itself meanwhile.
+        let _ = kill_process(executor, Signal::KILL);
+    }
+    let (summary, _) = cluster.run("research", &job(), "merge");
+    assert_eq!(summary["state"], "succeeded", "{summary}");
+    assert_eq!(summary["attempts"], summary["tasks"], "no task was tried twice: {summary}");
 }

@@ -17,11 +17,12 @@ use partita_identity::ticket::TicketKey;
 use partita_protocol::host::host_message::Message as ToScheduler;
 use partita_protocol::host::scheduler_message::Message as FromScheduler;
 use partita_protocol::host::{FrameReport, Heartbeat, Hello, HostMessage, PartitionList, SchedulerMessage};
-use partita_protocol::{DecodeError, features_to_wire};
-use partita_types::{AttemptId, HeldFrame, TaskId, Welcome, format_duration};
+use partita_protocol::{DecodeError, PARTITIONS_PER_MESSAGE, features_to_wire};
+use partita_types::{AttemptId, HeldFrame, StoredPartition, TaskId, Welcome, format_duration};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
@@ -106,12 +107,9 @@ pub(crate) fn jittered(wait: Duration) -> Duration {
 
 async fn attach(host: &Arc<Host>, attached: &watch::Sender<bool>) -> Result<(), SessionError> {
     let (outbox, messages) = mpsc::channel(OUTBOX);
-    let hello = HostMessage { message: Some(ToScheduler::Hello(hello(host))) };
-    if outbox.send(hello).await.is_err() {
-        return Err(SessionError::Ended);
-    }
+    let greeting = tokio_stream::iter(greeting(host)).map(|message| HostMessage { message: Some(message) });
     let mut client = host.uplink.session();
-    let answer = timeout(WELCOME_TIMEOUT, client.attach(ReceiverStream::new(messages))).await;
+    let answer = timeout(WELCOME_TIMEOUT, client.attach(greeting.chain(ReceiverStream::new(messages)))).await;
     let answer = answer.map_err(|_| SessionError::Timeout)?;
     let mut inbound = answer.map_err(|status| SessionError::Call(error::status(&status)))?.into_inner();
     let first = timeout(WELCOME_TIMEOUT, next(&mut inbound)).await.map_err(|_| SessionError::Timeout)??;
@@ -134,9 +132,19 @@ async fn next(inbound: &mut Streaming<SchedulerMessage>) -> Result<FromScheduler
     }
 }
 
-/// What the scheduler must know. In an order in which nothing is missed: an attempt that ends meanwhile is still held, and
+/// How a session begins: the hello, and as many messages as the inventory needs.
+fn greeting(host: &Host) -> Vec<ToScheduler> {
+    let (mut hello, inventory) = hello(host);
+    let mut parts = inventory.chunks(PARTITIONS_PER_MESSAGE).map(PartitionList::from_stored);
+    hello.inventory = parts.next();
+    let more: Vec<_> = parts.map(ToScheduler::MoreInventory).collect();
+    hello.more_inventory = u32::try_from(more.len()).unwrap_or(u32::MAX);
+    std::iter::once(ToScheduler::Hello(hello)).chain(more).collect()
+}
+
+/// What the scheduler must know, and what the host stores. In an order in which nothing is missed: an attempt that ends meanwhile is still held, and
 /// then its end is reported in the session; or its end is here, and then it is not held any more.
-fn hello(host: &Host) -> Hello {
+fn hello(host: &Host) -> (Hello, Vec<StoredPartition>) {
     let mut held = host.engine.held();
     let (last_report, ended) = host.collector.unacknowledged();
     ledger::without_ended(&mut held, &ended);
@@ -149,21 +157,23 @@ fn hello(host: &Host) -> Hello {
     let mut inventory = host.store.inventory();
     inventory.retain(|partition| !open.contains(&partition.id.attempt));
     let (labels, resources) = features_to_wire(&host.config.features);
-    Hello {
+    let hello = Hello {
         incarnation: host.incarnation.0,
         cores: host.config.cores,
         memory_bytes: host.config.memory.0,
         partition_bytes: host.config.partitions.0,
         isolation: host.executors.isolation().as_str().to_owned(),
         address: host.address.clone(),
-        inventory: Some(PartitionList::from_stored(&inventory)),
+        inventory: None,
+        more_inventory: 0,
         held: held.into_iter().map(Into::into).collect(),
         succeeded: ended.succeeded.into_iter().map(Into::into).collect(),
         failed: ended.failed.into_iter().map(Into::into).collect(),
         last_report,
         labels,
         resources,
-    }
+    };
+    (hello, inventory)
 }
 
 /// Does what a welcome says; answers how often to send a heartbeat.

@@ -29,8 +29,42 @@ const CORES: u32 = 4_096;
 /// Longest address of a host.
 const ADDRESS: usize = 262;
 
-/// Checks the first message of a session of the host called `name`. Returns the number of the last report in it as well.
-pub(crate) fn hello(name: HostName, first: Option<HostMessage>) -> Result<(HostHello, u64), Status> {
+/// Most partitions that a host may say that it stores. They take about a gigabyte here until the core has seen them.
+const INVENTORY: usize = 16 << 20;
+
+/// Reads how a session of the host called `name` begins. Returns the number of the last report in it as well.
+pub(crate) async fn greeting(
+    name: HostName,
+    messages: &mut Streaming<HostMessage>,
+    silence: Duration,
+) -> Result<(HostHello, u64), Status> {
+    let late = |_| Status::deadline_exceeded("the session did not begin with a whole hello in time");
+    let first = tokio::time::timeout(silence, messages.message()).await.map_err(late)??;
+    let (mut hello, last_report, more) = hello(name, first)?;
+    for _ in 0..more {
+        let next = tokio::time::timeout(silence, messages.message()).await.map_err(late)??;
+        let Some(Message::MoreInventory(part)) = next.and_then(|message| message.message) else {
+            return Err(Status::invalid_argument("a hello was not followed by what it announced"));
+        };
+        add_inventory(&mut hello, &part)?;
+    }
+    Ok((hello, last_report))
+}
+
+fn add_inventory(hello: &mut HostHello, part: &PartitionList) -> Result<(), Status> {
+    let name = &hello.name;
+    if part.indexes.is_empty() || hello.inventory.len() + part.indexes.len() > INVENTORY {
+        return Err(Status::invalid_argument(format!(
+            "host {name} lists no partitions, or more than {INVENTORY} altogether; remove its data to start afresh"
+        )));
+    }
+    hello.inventory.append(&mut part.stored().map_err(|error| undecodable(&error))?);
+    Ok(())
+}
+
+/// Checks the first message of a session. Returns also the number of the last report in it, and of the messages that
+/// belong to it.
+fn hello(name: HostName, first: Option<HostMessage>) -> Result<(HostHello, u64, u32), Status> {
     let Some(Message::Hello(hello)) = first.and_then(|message| message.message) else {
         return Err(Status::invalid_argument("a session begins with a hello"));
     };
@@ -51,8 +85,9 @@ pub(crate) fn hello(name: HostName, first: Option<HostMessage>) -> Result<(HostH
     let features = features_from_wire(hello.labels, hello.resources).map_err(|error| undecodable(&error))?;
     let capacity = HostCapacity { cores, memory: ByteSize(memory_bytes), partitions: ByteSize(partition_bytes) };
     let incarnation = Incarnation(incarnation);
-    let last_report = hello.last_report;
-    Ok((HostHello { name, incarnation, capacity, isolation, address, inventory, held, ended, features }, last_report))
+    let (last_report, more) = (hello.last_report, hello.more_inventory);
+    let hello = HostHello { name, incarnation, capacity, isolation, address, inventory, held, ended, features };
+    Ok((hello, last_report, more))
 }
 
 fn decoded<T, W: TryInto<T, Error = DecodeError>>(list: Vec<W>) -> Result<Vec<T>, Status> {
@@ -119,6 +154,9 @@ impl Reader {
         let mut done: Option<Deliver> = None;
         let message = match message {
             Message::Hello(_) => return Err(DecodeError::Missing { message: "a second hello", field: "meaning" }),
+            Message::MoreInventory(_) => {
+                return Err(DecodeError::Missing { message: "a part of an inventory", field: "hello" });
+            }
             Message::Heartbeat(_) => Said::Heartbeat,
             Message::Report(columns) => {
                 report = Some(columns.number);
@@ -226,7 +264,7 @@ mod tests {
 
     #[test]
     fn a_hello_carries_the_name_of_the_certificate() {
-        let (hello, _) = hello(name(), first(|_| {})).unwrap();
+        let (hello, ..) = hello(name(), first(|_| {})).unwrap();
         assert_eq!((hello.name, hello.incarnation), (name(), Incarnation(7)));
     }
 

@@ -32,7 +32,7 @@ use crate::relay::{IDLE, OPEN_WITHIN, Relays, UploadPart};
 use crate::session::{self, Reader};
 use crate::status::not_found;
 
-/// How long a new session may take to say hello.
+/// How long a new session may be silent before it has said hello.
 const HELLO: Duration = Duration::from_secs(10);
 /// Size of the pieces in which modules are sent.
 const PIECE: usize = 256 << 10;
@@ -68,10 +68,7 @@ impl Sessions for SessionService {
     async fn attach(&self, call: Call<Streaming<HostMessage>>) -> Result<Response<Self::AttachStream>, Status> {
         let name = host_caller(&call)?;
         let mut messages = call.into_inner();
-        let first = tokio::time::timeout(HELLO, messages.message()).await;
-        let first =
-            first.map_err(|_| Status::deadline_exceeded("the session did not begin with a hello in time"))??;
-        let (hello, reported) = session::hello(name.clone(), first)?;
+        let (hello, reported) = session::greeting(name.clone(), &mut messages, HELLO).await?;
         let incarnation = hello.incarnation;
         let (outbox, outgoing) = mpsc::channel(OUTBOX);
         let closed = self.stop.child_token();

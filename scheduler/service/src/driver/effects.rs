@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use partita_core::{Action, HostCommand, JobEvent, Reply, RequestId};
 use partita_identity::ticket::TicketKey;
+use partita_protocol::PARTITIONS_PER_MESSAGE;
 use partita_protocol::host::scheduler_message::Message;
 use partita_protocol::host::{AttemptList, InspectModule, PartitionList, PlanDataset, SchedulerMessage};
 use partita_types::{HostId, Welcome};
@@ -152,7 +153,12 @@ impl Effects {
                 let frames = frames.into_iter().map(|frame| frame.0).collect();
                 Message::Retract(partita_protocol::host::FrameList { frames })
             }
-            HostCommand::Drop(partitions) => Message::Drop(PartitionList::from_ids(partitions)),
+            HostCommand::Drop(partitions) => {
+                let lists = partitions.chunks(PARTITIONS_PER_MESSAGE);
+                return lists.for_each(|part| {
+                    self.message(host, Message::Drop(PartitionList::from_ids(part.iter().copied())));
+                });
+            }
             HostCommand::InspectModule { request, tenant, module } => Message::InspectModule(InspectModule {
                 request: request.0,
                 tenant: tenant.0,

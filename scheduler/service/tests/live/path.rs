@@ -14,8 +14,9 @@ use partita_protocol::client::{
 };
 use partita_protocol::host::host_message::Message as Say;
 use partita_protocol::host::scheduler_message::Message as Hear;
+use partita_protocol::host::sessions_client::SessionsClient;
 use partita_protocol::host::{
-    Frame, FrameReport, PartitionList, RelayChunk, RelayPiece, RelayRequest, Succeeded, UploadStored,
+    Frame, FrameReport, Heartbeat, Hello, PartitionList, RelayChunk, RelayPiece, RelayRequest, Succeeded, UploadStored,
 };
 use partita_protocol::job::{ArraySpec, Function, JobSpec, Upload, array_spec};
 use tonic::{Code, Status};
@@ -191,6 +192,30 @@ async fn a_restart_keeps_everything_that_was_acknowledged() {
     // The certificate, too, is still good, and so is what the host stores.
     let mut host = Host::attach(&cluster, &identity, hello(1, stored)).await;
     assert_eq!(results(&cluster, &mut host, 1).await.unwrap().len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_host_stores_may_take_several_messages() {
+    let mut cluster = Cluster::start().await;
+    let identity = cluster.join("host-1").await;
+    let mut host = Host::attach(&cluster, &identity, hello(1, PartitionList::default())).await;
+    let module = cluster.push(&mut host, "tool", MODULE).await;
+    cluster.jobs("acme").submit(submission(vec![work(&module.id, 3)], 1)).await.unwrap();
+    let stored = run(&mut host, 3).await.stored().unwrap();
+    watch(&cluster, 1, 0).await;
+    cluster.stop().await;
+    cluster.start_again().await;
+
+    let mut parts = stored.chunks(1).map(PartitionList::from_stored);
+    let greeting = |more_inventory| Say::Hello(Hello { more_inventory, ..hello(1, PartitionList::default()) });
+    let sessions = || SessionsClient::new(cluster.channel(Some(&identity)));
+    let broken = Host::attach_saying(sessions(), vec![greeting(1), Say::Heartbeat(Heartbeat::default())]).await;
+    assert_eq!(broken.err().unwrap().code(), Code::InvalidArgument);
+
+    let mut messages = vec![Say::Hello(Hello { more_inventory: 2, ..hello(1, parts.next().unwrap()) })];
+    messages.extend(parts.map(Say::MoreInventory));
+    let mut host = Host::attach_saying(sessions(), messages).await.unwrap();
+    assert_eq!(results(&cluster, &mut host, 1).await.unwrap().len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -225,9 +225,19 @@ impl Host {
         Self::attach_with(sessions, hello).await.unwrap()
     }
 
-    pub(crate) async fn attach_with(mut sessions: SessionsClient<Channel>, hello: Hello) -> Result<Self, Status> {
+    pub(crate) async fn attach_with(sessions: SessionsClient<Channel>, hello: Hello) -> Result<Self, Status> {
+        Self::attach_saying(sessions, vec![Say::Hello(hello)]).await
+    }
+
+    /// Attaches with a hello of several messages.
+    pub(crate) async fn attach_saying(
+        mut sessions: SessionsClient<Channel>,
+        greeting: Vec<Say>,
+    ) -> Result<Self, Status> {
         let (say, said) = mpsc::channel(64);
-        say.send(HostMessage { message: Some(Say::Hello(hello)) }).await.unwrap();
+        for message in greeting {
+            say.send(HostMessage { message: Some(message) }).await.unwrap();
+        }
         let messages = soon(sessions.attach(ReceiverStream::new(said))).await?.into_inner();
         let heart = say.clone();
         let mut tasks = tokio::task::JoinSet::new();
