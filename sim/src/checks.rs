@@ -4,6 +4,7 @@
 
 mod durability;
 mod ends;
+mod features;
 mod placing;
 mod quarantine;
 mod watching;
@@ -40,6 +41,12 @@ pub(crate) struct History {
     incarnations: BTreeMap<HostName, Incarnation>,
     /// What clients were told.
     told: Told,
+    /// Jobs whose release somebody asked for, in whatever life of the scheduler.
+    asked_release: BTreeSet<JobId>,
+    /// When each job ended, as published last.
+    ended_at: BTreeMap<JobId, u64>,
+    /// Use of each tenant above its limits, when last looked at.
+    above: BTreeMap<TenantId, features::Above>,
     /// Every attempt that was ever sent to a host, in whatever life of the scheduler.
     sent: BTreeSet<AttemptId>,
     /// Replies to what the simulation itself asked.
@@ -77,7 +84,10 @@ impl World {
     /// Looks at an action as the core asks for it.
     pub(crate) fn watch_action(&mut self, action: &Action) -> Checked {
         match action {
-            Action::Persist(record) => self.history.ledger.add(record),
+            Action::Persist(record) => {
+                self.history.ledger.add(record)?;
+                self.watch_record(record)
+            }
             Action::Command { host, command: HostCommand::Assign { frames, .. } } => {
                 frames.iter().try_for_each(|frame| self.check_frame(*host, frame))
             }
@@ -109,6 +119,9 @@ impl World {
 
     fn watch_event(&mut self, job: JobId, event: &JobEvent) -> Checked {
         self.history.final_states_are_final(job, event)?;
+        if let JobEvent::Ended(_) = event {
+            self.history.ended_at.insert(job, self.now);
+        }
         match event {
             JobEvent::AttemptFailed { attempt, .. } => drop(self.history.open.remove(&attempt.task)),
             JobEvent::TasksEnded { array, tasks, end } => {
@@ -127,6 +140,7 @@ impl World {
     /// Everything that must hold between two events.
     pub(crate) fn check_after_event(&mut self) -> Checked {
         self.history.events += 1;
+        self.limits_that_were_lowered_are_approached()?;
         if self.history.events.is_multiple_of(self.plan.check_every.max(1)) {
             self.check_everything()?;
         }
@@ -159,6 +173,8 @@ impl World {
 
     /// I3: what an earlier start of a host says changes nothing but a counter.
     pub(crate) fn apply_old_news(&mut self, event: Event) -> Checked {
+        // Whatever comes makes the core look around once more; a second look finds nothing that the first has not seen.
+        self.apply(Event::Ticked)?;
         self.apply(Event::Ticked)?;
         let before = self.state_but_for_the_counter();
         self.apply(event)?;

@@ -10,7 +10,7 @@ use partita_testkit::{MODULE, Reference, uploaded};
 use partita_types::{ArrayIndex, ArraySpec, ByteSize, DatasetName, JobId, TaskId, TenantId};
 
 use crate::guest::Fate;
-use crate::plan::{DATASETS, JobPlan};
+use crate::plan::{DATASETS, FeaturePlan, JobPlan};
 use crate::plant::Plant;
 use crate::world::{Step, World};
 use crate::{Checked, ensure};
@@ -114,6 +114,16 @@ impl Client {
     /// Whether the outputs of an array stay.
     pub(crate) fn keeps(&self, array: usize) -> bool {
         self.plan.arrays[array].keep
+    }
+
+    /// What tasks of an array need of their hosts.
+    pub(crate) fn host_of(&self, array: ArrayIndex) -> &FeaturePlan {
+        &self.plan.arrays[array.0 as usize].host
+    }
+
+    /// Whether tasks of an array take what others have computed.
+    pub(crate) fn memoises(&self, array: ArrayIndex) -> bool {
+        self.plan.arrays.get(array.0 as usize).is_some_and(|array| array.memoise)
     }
 
     /// How much memory a task needs, in MiB.
@@ -316,7 +326,9 @@ impl World {
                 }
                 // Of an array that was refused, or a job that was released.
                 Refusal::NotFound { .. } if matches!(wish, Wish::Upload(..)) => Ok(Next::Done),
-                Refusal::NotFound { .. } if self.clients[position].released => Ok(Next::Done),
+                Refusal::NotFound { .. } if self.clients[position].released || self.was_released(position) => {
+                    Ok(Next::Done)
+                }
                 other => Err(unexpected(format!("{wish:?}: {other}"))),
             },
             (Wish::Release, Reply::Refused(Refusal::State { .. })) => Ok(Next::Again(LATER)),
@@ -326,8 +338,14 @@ impl World {
                 Ok(Next::Done)
             }
             (_, Reply::Refused(Refusal::State { .. })) => Ok(Next::Done),
+            (_, Reply::Refused(Refusal::NotFound { .. })) if self.was_released(position) => Ok(Next::Done),
             (_, other) => Err(unexpected(format!("{wish:?}: {other:?}"))),
         }
+    }
+
+    /// Whether the job of a client was given up, by whomever.
+    fn was_released(&self, position: usize) -> bool {
+        self.clients[position].job.is_some_and(|job| self.history.ledger.released.contains(&job))
     }
 
     fn begin_to_watch(&mut self, position: usize) {

@@ -51,6 +51,8 @@ impl World {
                 self.scheduler.disk.full = true;
                 self.plan_step(lasts * 1_000, Step::Over { position });
             }
+            FaultKind::Compact { lasts, dies } => return self.begin_compaction(lasts * 1_000, dies),
+            FaultKind::Move { again } => return self.move_state(again * 1_000),
             FaultKind::ClientDies { job } => {
                 if job < self.clients.len() {
                     self.restart_client(job);

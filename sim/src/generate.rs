@@ -56,6 +56,7 @@ impl Plan {
             tenants,
             hosts,
             jobs,
+            changes: Vec::new(),
         };
         // Last, and from a generator of its own: what is added there leaves the rest of a seed's plan as it is.
         plan.decorate(&mut random.fork());
@@ -96,7 +97,7 @@ fn host(random: &mut Random, cores: u64) -> HostPlan {
     let cores = random.between(1, cores);
     let memory = if random.chance(30) { random.between(256, 512) } else { cores * 1024 };
     let joins = if random.chance(20) { random.below(20_000) } else { random.below(1_000) };
-    HostPlan { cores: cores as u32, memory, joins }
+    HostPlan { cores: cores as u32, memory, joins, ..HostPlan::default() }
 }
 
 fn job(random: &mut Random, tenants: usize, size: &Size) -> JobPlan {

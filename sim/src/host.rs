@@ -12,6 +12,7 @@ use partita_types::{
     Isolation, JobId, OutputInfo, PartitionId, Report, StoredPartition,
 };
 
+use crate::Checked;
 use crate::lanes::Lane;
 use crate::plan::{DATASETS, HostPlan};
 use crate::plant::Plant;
@@ -27,6 +28,7 @@ const REPORTS_KEPT: usize = 3;
 pub(crate) struct SimHost {
     pub(crate) name: HostName,
     capacity: HostCapacity,
+    features: Features,
     pub(crate) incarnation: Incarnation,
     /// Whether its process runs.
     pub(crate) alive: bool,
@@ -69,6 +71,7 @@ impl SimHost {
         Self {
             name: HostName::new(&format!("host-{position}")).expect("a good name"),
             capacity: HostCapacity { cores: plan.cores, memory, partitions: PARTITIONS },
+            features: plan.features.features(),
             incarnation: Incarnation(1),
             alive: false,
             process: 0,
@@ -114,7 +117,7 @@ impl SimHost {
             inventory: self.store.iter().map(|(id, info)| StoredPartition { id: *id, info: *info }).collect(),
             held,
             ended,
-            features: Features::default(),
+            features: self.features.clone(),
         };
         (last, hello)
     }
@@ -185,10 +188,10 @@ impl World {
         }
     }
 
-    pub(crate) fn on_command(&mut self, position: usize, session: u64, command: HostCommand) {
+    pub(crate) fn on_command(&mut self, position: usize, session: u64, command: HostCommand) -> Checked {
         let host = &mut self.hosts[position];
         if !host.connected || host.session != session {
-            return;
+            return Ok(());
         }
         match command {
             HostCommand::Welcome { tenants } => {
@@ -203,9 +206,7 @@ impl World {
                 for header in arrays {
                     host.headers.insert((header.job, header.array), header);
                 }
-                for frame in frames {
-                    self.admit(position, frame);
-                }
+                return frames.into_iter().try_for_each(|frame| self.admit(position, frame));
             }
             HostCommand::Cancel(attempts) => self.cancel_attempts(position, &attempts),
             HostCommand::Retract(frames) => {
@@ -216,7 +217,7 @@ impl World {
             }
             HostCommand::Drop(partitions) => {
                 if self.plant == Some(Plant::OrphanPartition) && partitions.len() > 3 {
-                    return;
+                    return Ok(());
                 }
                 for partition in partitions {
                     host.store.remove(&partition);
@@ -238,6 +239,7 @@ impl World {
             }
             HostCommand::InspectModule { .. } => {}
         }
+        Ok(())
     }
 
     /// What was sent shortly before a session ended may have arrived or not; some hosts repeat it.

@@ -52,12 +52,16 @@ impl Lane {
 
 impl World {
     /// Takes a frame in.
-    pub(crate) fn admit(&mut self, position: usize, frame: Frame) {
+    pub(crate) fn admit(&mut self, position: usize, frame: Frame) -> Checked {
         let host = &mut self.hosts[position];
         let attempts: Vec<AttemptId> = (0..frame.indexes.len()).filter_map(|place| frame.attempt(place)).collect();
         let Some(header) = host.headers.get(&(frame.job, frame.array)) else {
-            return self.refuse(position, &frame, &attempts, Cause::HostLost);
+            self.refuse(position, &frame, &attempts, Cause::HostLost);
+            return Ok(());
         };
+        if !frame.reuse.is_empty() {
+            return self.keep_copies(position, &frame);
+        }
         let memory = frame.memory.unwrap_or(header.limits.memory);
         let offer = Offer { frame: frame.id, tenant: frame.job.tenant, memory, attempts: attempts.clone() };
         match host.logic.admit(offer) {
@@ -71,6 +75,26 @@ impl World {
             Err(AdmitError::TooLarge { .. }) => self.refuse(position, &frame, &attempts, Cause::Memory),
             Err(AdmitError::Full) => self.refuse(position, &frame, &attempts, Cause::Preempted),
         }
+        Ok(())
+    }
+
+    /// Keeps outputs for the tasks of a frame, too, instead of running them.
+    fn keep_copies(&mut self, position: usize, frame: &Frame) -> Checked {
+        for (mut run, from) in self.hosts[position].runs(frame).into_iter().zip(&frame.reuse) {
+            let outputs = (0_u32..).take(run.outputs.len());
+            let copy = |output| self.hosts[position].store.get(&PartitionId { attempt: *from, output }).copied();
+            match outputs.map(copy).collect() {
+                Some(copies) => {
+                    run.outputs = copies;
+                    self.check_outputs(&run)?;
+                    self.succeed(position, &run, Usage::default(), 1);
+                }
+                None => self.fail(position, run.attempt, Cause::Input, Usage::default(), Vec::new()),
+            }
+        }
+        self.hosts[position].report.finished_frames.push(frame.id);
+        self.plan_report(position);
+        Ok(())
     }
 
     fn refuse(&mut self, position: usize, frame: &Frame, attempts: &[AttemptId], cause: Cause) {
@@ -193,7 +217,7 @@ impl World {
         let nonsense = !self.healed && self.random.processes.chance(1);
         let usage = behaviour.usage(nonsense);
         match behaviour.cause {
-            None => self.succeed(position, run, usage),
+            None => self.succeed(position, run, usage, 0),
             Some(cause) => self.fail(position, run.attempt, cause, usage, Vec::new()),
         }
         let now = self.timestamp();
@@ -257,7 +281,7 @@ impl World {
         self.give_back(position, number, Some(now));
     }
 
-    fn succeed(&mut self, position: usize, run: &Run, usage: Usage) {
+    fn succeed(&mut self, position: usize, run: &Run, usage: Usage, reused: u32) {
         let host = &mut self.hosts[position];
         for (output, info) in (0_u32..).zip(&run.outputs) {
             host.store.insert(PartitionId { attempt: run.attempt, output }, *info);
@@ -283,6 +307,7 @@ impl World {
         batch.attempts.push(run.attempt.number);
         batch.outputs.extend_from_slice(&run.outputs);
         batch.usage.push(usage);
+        batch.reused += reused;
     }
 
     fn fail(

@@ -5,7 +5,7 @@ mod quarantine;
 use std::collections::{BTreeMap, BTreeSet};
 
 use partita_core::Record;
-use partita_types::{JobId, TaskId};
+use partita_types::{JobId, TaskId, TenantId};
 
 use crate::guest::RETRIES;
 use crate::ledger::quarantine::Quarantines;
@@ -36,6 +36,8 @@ pub(crate) struct Ledger {
     pub(crate) expired: BTreeSet<JobId>,
     pub(crate) released: BTreeSet<JobId>,
     pub(crate) quarantines: Quarantines,
+    /// The number of the last job of each tenant.
+    last: BTreeMap<TenantId, u32>,
 }
 
 impl Ledger {
@@ -57,6 +59,7 @@ impl Ledger {
             Record::JobSubmitted { job, key, .. } => {
                 let [a, b, c, d, ..] = key.0;
                 self.jobs.insert(*job, u32::from_le_bytes([a, b, c, d]) as usize);
+                self.last.insert(job.tenant, job.number);
             }
             Record::JobClosed { job, .. } => drop(self.closed.insert(*job)),
             Record::JobCancelled { job, .. } => drop(self.cancelled.insert(*job)),
@@ -83,6 +86,12 @@ impl Ledger {
                 ensure(blamed <= RETRIES + 1, "failures_stay_within_the_retries", || format!("{attempt}: {blamed}"))?;
                 let excused = !*last || failure.cause != partita_types::Cause::HostLost;
                 ensure(excused, "a_lost_host_never_counts_against_a_task", || format!("{attempt}"))?;
+            }
+            Record::JobsForgotten { tenant, count } => {
+                let last = self.last.entry(*tenant).or_default();
+                let gone = (*last + 1..=*last + count).map(|number| JobId { tenant: *tenant, number });
+                self.released.extend(gone);
+                *last += count;
             }
             Record::Lost { tasks } => {
                 for task in tasks {

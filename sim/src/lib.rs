@@ -12,8 +12,10 @@
 #![allow(clippy::cast_possible_truncation, reason = "the numbers here are small")]
 
 mod campaign;
+mod changes;
 mod checks;
 mod client;
+mod compaction;
 mod disk;
 mod faults;
 mod features;
@@ -34,7 +36,9 @@ mod world;
 
 pub use campaign::{Campaign, Found, Summary};
 pub use partita_core::Violation;
-pub use plan::{ArrayPlan, EdgePlan, Fault, FaultKind, HostPlan, JobPlan, Moment, Plan, TenantPlan};
+pub use plan::{
+    ArrayPlan, Change, EdgePlan, Fault, FaultKind, FeaturePlan, HostPlan, JobPlan, Moment, Plan, TenantPlan,
+};
 pub use plant::Plant;
 pub use run::{Failed, Finished, Options, run};
 pub use shrink::shrink;

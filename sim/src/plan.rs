@@ -1,6 +1,8 @@
 //! What happens in one simulation, before it happens: the cluster, the jobs, the faults. Plain data that can be saved, cut
 //! down and run again; what is left out of a saved plan has its default, so that old plans stay readable.
 
+mod features;
+
 use std::time::Duration;
 
 use partita_policy::TenantPolicy;
@@ -9,6 +11,8 @@ use partita_types::{
     Arguments, ArrayIndex, ArraySource, ArraySpec, ByteSize, DatasetName, Edge, JobSpec, MilliCpu, OutputRef, TaskCount,
 };
 use serde::{Deserialize, Serialize};
+
+pub use features::{Change, FeaturePlan};
 
 /// Datasets that every tenant may read, with their splits.
 pub(crate) const DATASETS: [(&str, u32); 2] = [("few", 3), ("many", 9)];
@@ -37,6 +41,8 @@ pub struct Plan {
     pub jobs: Vec<JobPlan>,
     /// In any order.
     pub faults: Vec<Fault>,
+    /// Policies that change, in any order.
+    pub changes: Vec<Change>,
 }
 
 /// A tenant and its limits.
@@ -61,6 +67,10 @@ pub struct TenantPlan {
     pub lend: Option<u64>,
     /// Of which cohort it is, if not of the common one.
     pub cohort: Option<u32>,
+    /// How long results are kept after the end of a job, in milliseconds; for ever, if not given.
+    pub retention: Option<u64>,
+    /// How long a task may wait that no host could run, in milliseconds.
+    pub unrunnable_after: Option<u64>,
 }
 
 impl Default for TenantPlan {
@@ -75,6 +85,8 @@ impl Default for TenantPlan {
             borrow: None,
             lend: None,
             cohort: None,
+            retention: None,
+            unrunnable_after: None,
         }
     }
 }
@@ -91,6 +103,8 @@ impl TenantPlan {
         policy.share.guaranteed.cpu = MilliCpu(self.guaranteed);
         policy.share.borrow.cpu = self.borrow.map(MilliCpu);
         policy.share.lend.cpu = self.lend.map(MilliCpu);
+        policy.retention = self.retention.map(Duration::from_millis);
+        policy.unrunnable_after = self.unrunnable_after.map_or(policy.unrunnable_after, Duration::from_millis);
         policy.share.cohort = self.cohort.and_then(|cohort| format!("cohort-{cohort}").parse().ok());
         let grant = |(name, _): &(&str, u32)| {
             DatasetName::new(name).ok().map(|name| partita_types::DatasetGrant {
@@ -118,11 +132,13 @@ pub struct HostPlan {
     pub memory: u64,
     /// When it first attaches, in milliseconds.
     pub joins: u64,
+    /// What it has beyond its size.
+    pub features: FeaturePlan,
 }
 
 impl Default for HostPlan {
     fn default() -> Self {
-        Self { cores: 1, memory: 1024, joins: 0 }
+        Self { cores: 1, memory: 1024, joins: 0, features: FeaturePlan::default() }
     }
 }
 
@@ -174,6 +190,10 @@ pub struct ArrayPlan {
     pub added: Option<u64>,
     /// Whether its first task kills its executor, each time.
     pub crashes: bool,
+    /// Whether its tasks take outputs of earlier ones that did the same.
+    pub memoise: bool,
+    /// What its tasks need of a host.
+    pub host: FeaturePlan,
 }
 
 impl Default for ArrayPlan {
@@ -191,6 +211,8 @@ impl Default for ArrayPlan {
             poison: false,
             added: None,
             crashes: false,
+            memoise: false,
+            host: FeaturePlan::default(),
         }
     }
 }
@@ -295,6 +317,8 @@ impl ArrayPlan {
         spec.options.backoff = Duration::from_millis(10);
         spec.options.priority = self.priority;
         spec.options.keep = self.keep;
+        spec.options.memoise = self.memoise;
+        spec.options.needs = self.host.features();
         spec.options.limits.memory = Some(ByteSize::mib(self.memory));
         spec.options.limits.wall_time = Some(crate::guest::WALL_TIME);
         spec
@@ -432,6 +456,18 @@ pub enum FaultKind {
     FullDisk {
         /// For how long.
         lasts: u64,
+    },
+    /// The journal is compacted.
+    Compact {
+        /// How long that takes.
+        lasts: u64,
+        /// If the scheduler dies in the middle of it: after what time it runs again.
+        dies: Option<u64>,
+    },
+    /// The scheduler is stopped, and its state moved to another disk.
+    Move {
+        /// After what time it runs again.
+        again: u64,
     },
     /// The client of a job forgets what it was waiting for, and watches again from where it had stopped.
     ClientDies {

@@ -104,6 +104,11 @@ impl Scheduler {
         self.core.as_ref()
     }
 
+    /// Whether the journal has everything that the core did.
+    pub(crate) fn has_written_everything(&self) -> bool {
+        self.queue.is_empty() && self.flushing.is_none()
+    }
+
     /// When the core wants to be told the time.
     pub(crate) fn deadline(&self) -> Option<u64> {
         let deadline = self.core.as_ref()?.next_deadline()?;
@@ -270,6 +275,9 @@ impl World {
         if !self.scheduler.is_up() {
             return Ok(());
         }
+        if let Request::Release(job) = &what {
+            self.history.asks_for_release(*job);
+        }
         self.scheduler.requests += 1;
         let request = RequestId(self.scheduler.requests);
         self.scheduler.waiting.insert(request, (client, serial));
@@ -406,7 +414,7 @@ impl World {
         self.check_events_after_restart(&before)?;
         (self.scheduler.core, self.scheduler.started) = (Some(core), self.now);
         for number in 0..self.plan.tenants.len() {
-            let policy = self.plan.tenants[number].policy(number);
+            let policy = self.policies[number].policy(number);
             self.apply(Event::TenantDefined(policy))?;
         }
         Ok(())

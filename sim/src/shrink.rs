@@ -34,6 +34,7 @@ impl Shrinker {
         let before = self.best.clone();
         self.quiet();
         self.remove_chunks(|plan| &mut plan.faults);
+        self.remove_chunks(|plan| &mut plan.changes);
         self.remove_chunks(|plan| &mut plan.jobs);
         self.remove_arrays();
         self.simplify_jobs();

@@ -12,7 +12,7 @@ use crate::checks::History;
 use crate::client::Client;
 use crate::host::SimHost;
 use crate::log::Log;
-use crate::plan::{Plan, TROUBLE};
+use crate::plan::{Plan, TROUBLE, TenantPlan};
 use crate::plant::Plant;
 use crate::scheduler::Scheduler;
 use crate::{Checked, ensure};
@@ -155,6 +155,14 @@ pub(crate) enum Step {
     Fault {
         position: usize,
     },
+    /// A policy changes.
+    Change {
+        position: usize,
+    },
+    /// A compaction of the journal that began in this life of the scheduler is done.
+    Compacted {
+        life: u64,
+    },
     /// What a fault did is over.
     Over {
         position: usize,
@@ -185,6 +193,8 @@ pub(crate) struct World {
     pub(crate) scheduler: Scheduler,
     pub(crate) hosts: Vec<SimHost>,
     pub(crate) clients: Vec<Client>,
+    /// The policies that hold now, by number of the tenant.
+    pub(crate) policies: Vec<TenantPlan>,
     pub(crate) history: History,
     /// Nothing goes wrong any more.
     pub(crate) healed: bool,
@@ -210,6 +220,7 @@ impl World {
             scheduler: Scheduler::new(plan.tenants.len(), Timestamp::from_micros(START)),
             hosts: plan.hosts.iter().enumerate().map(|(position, host)| SimHost::new(position, host)).collect(),
             clients: plan.jobs.iter().enumerate().map(|(position, job)| Client::new(position, job, START)).collect(),
+            policies: plan.tenants.clone(),
             history: History::default(),
             healed: false,
             log: Log::new(traced),
@@ -231,6 +242,9 @@ impl World {
         for (position, fault) in self.plan.faults.clone().iter().enumerate() {
             self.plan_step(fault.at * 1_000, Step::Fault { position });
         }
+        for (position, change) in self.plan.changes.clone().iter().enumerate() {
+            self.plan_step(change.at * 1_000, Step::Change { position });
+        }
     }
 
     /// Lets a step happen after so many microseconds.
@@ -251,7 +265,8 @@ impl World {
 
     /// When everything heals.
     pub(crate) fn healing(&self) -> u64 {
-        let last = self.plan.faults.iter().map(|fault| fault.at).max().unwrap_or(0) * 1_000;
+        let faults = self.plan.faults.iter().map(|fault| fault.at);
+        let last = faults.chain(self.plan.changes.iter().map(|change| change.at)).max().unwrap_or(0) * 1_000;
         START + last.max(if self.plan.faults.is_empty() { 0 } else { TROUBLE.as_micros() as u64 })
     }
 
@@ -323,7 +338,7 @@ impl World {
             Step::Dial { host, process } => self.dial(host, process),
             Step::Closed { host, session } => self.on_closed(host, session),
             Step::Noticed { host, session } => return self.on_noticed(host, session),
-            Step::ToHost { host, session, command } => self.on_command(host, session, command),
+            Step::ToHost { host, session, command } => return self.on_command(host, session, command),
             Step::ToScheduler { host, session, incarnation, word } => {
                 return self.on_word(host, session, incarnation, word);
             }
@@ -355,6 +370,8 @@ impl World {
             Step::Poll { client, watch } => self.on_poll(client, watch),
             Step::Shown { client, watch, first, events } => return self.on_shown(client, watch, first, events),
             Step::Fault { position } => return self.on_fault(position),
+            Step::Change { position } => return self.change_policy(position),
+            Step::Compacted { life } => return self.on_compacted(life),
             Step::Over { position } => self.on_over(position),
         }
         Ok(())

@@ -7,10 +7,13 @@ use partita_types::{AttemptId, ByteSize, Cause, HostId, HostName, ModuleId, Task
 
 use crate::Core;
 use crate::array::Array;
+use crate::claims::Need;
+use crate::host::Host;
+use crate::preemption::could_run;
 use crate::record::Record;
 
 /// So many executors may an array's task kill, each at another host. After that it is not tried again, and its module is
-/// quarantined. With fewer hosts it is so many attempts.
+/// quarantined. With fewer hosts that could run it, it is so many attempts.
 const EXECUTORS_KILLED_MAX: usize = 3;
 /// Ready tasks looked at for lots. Those with a past pass over each other only within this window.
 const LOTS_LOOKED_AT: usize = 256;
@@ -75,7 +78,7 @@ impl Array {
 
 impl Core {
     /// How much memory the next attempt gets, after one that ran out of it: twice as much, within what array and policy
-    /// allow and the largest host has. `None` if that is no more than it had.
+    /// allow and the largest host has that may run it. `None` if that is no more than it had.
     pub(crate) fn raised_memory(&self, attempt: AttemptId, cause: Cause) -> Option<ByteSize> {
         if cause != Cause::Memory {
             return None;
@@ -83,9 +86,11 @@ impl Core {
         let task = attempt.task;
         let array = self.find_job(task.job)?.find_array(task.array)?;
         let had = array.memory_of(task.index);
-        let policy = self.tenants.get(task.job.tenant.0 as usize)?.policy.as_ref()?;
-        let attached = self.hosts.iter().filter(|host| host.is_attached());
-        let largest = attached.map(|host| host.capacity.memory.0).max()?;
+        let tenant = self.tenants.get(task.job.tenant.0 as usize)?;
+        let policy = tenant.policy.as_ref()?;
+        let whatever = Need::of(tenant, array, 0);
+        let hosts = self.hosts.iter().filter(|host| could_run(tenant, &whatever, host));
+        let largest = hosts.map(|host| host.capacity.memory.0).max()?;
         let allowed = array.spec.options.memory_max.unwrap_or(array.limits.memory);
         let most = allowed.min(policy.task_maxima.memory).min(policy.quota.concurrent_memory);
         let next = had.saturating_mul(2).min(most.0).min(largest);
@@ -107,15 +112,18 @@ impl Core {
 
     /// Where a task has killed executors, this attempt at `host` included, if that is often enough to stop it.
     pub(crate) fn kills_executors(&self, task: TaskId, host: HostId) -> Option<Vec<HostName>> {
+        let tenant = self.tenants.get(task.job.tenant.0 as usize)?;
         let array = self.find_job(task.job)?.find_array(task.array)?;
         let mut killed = array.crashed_at(task.index).to_vec();
         killed.push(self.hosts.get(host.0 as usize)?.name.clone());
-        let attached = self.hosts.iter().filter(|host| host.is_attached() && host.capacity.cores > 0).count();
+        let need = Need::of(tenant, array, array.memory_of(task.index));
+        let could_run = |host: &&Host| host.capacity.cores > 0 && could_run(tenant, &need, host);
+        let fitting = self.hosts.iter().filter(could_run).count();
         let mut hosts = killed.clone();
         hosts.sort_unstable();
         hosts.dedup();
         let everywhere = hosts.len() >= EXECUTORS_KILLED_MAX;
-        let again_and_again = killed.len() >= EXECUTORS_KILLED_MAX && attached < EXECUTORS_KILLED_MAX;
+        let again_and_again = killed.len() >= EXECUTORS_KILLED_MAX && fitting < EXECUTORS_KILLED_MAX;
         (everywhere || again_and_again).then_some(killed)
     }
 

@@ -84,9 +84,9 @@ fn hosts_are_never_overcommitted(core: &Core) -> Checked {
     Ok(())
 }
 
-/// A lowered policy takes effect as frames end, so this holds only while policies stay as they are or grow.
+/// A lowered policy takes effect as frames end; once what runs is within it, it stays so.
 fn quotas_are_never_exceeded(core: &Core) -> Checked {
-    for tenant in &core.tenants {
+    for tenant in core.tenants.iter().filter(|tenant| !tenant.above_limits) {
         let Some(policy) = &tenant.policy else { continue };
         let fits =
             tenant.usage.frames <= policy.quota.frames() && tenant.usage.memory <= policy.quota.concurrent_memory.0;
@@ -321,7 +321,7 @@ fn nothing_that_fits_is_left_waiting(core: &Core) -> Checked {
 /// I16: with what may be borrowed, the guarantee bounds what runs. Stored bytes are bounded when frames start, not while
 /// these write.
 fn nothing_is_borrowed_beyond_its_limit(core: &Core) -> Checked {
-    for tenant in core.tenants.iter().filter(|tenant| tenant.policy.is_some()) {
+    for tenant in core.tenants.iter().filter(|tenant| tenant.policy.is_some() && !tenant.above_limits) {
         let running = Amount { stored: 0, ..tenant.used() };
         let excess = running.excess(tenant.entitlement.most);
         ensure(excess.is_none(), "nothing_is_borrowed_beyond_its_limit", || {

@@ -165,7 +165,9 @@ impl Core {
         }
         let Some(id) = self.tenant_names.get(&policy.name).copied() else { return };
         self.entitle(id.0 as usize, &policy);
-        self.tenants[id.0 as usize].policy = Some(policy);
+        let tenant = &mut self.tenants[id.0 as usize];
+        tenant.policy = Some(policy);
+        tenant.above_limits = !tenant.is_within_limits();
         let tenants: Vec<_> = self.tenants.iter().filter_map(Tenant::for_hosts).collect();
         for host in self.hosts.iter().filter(|host| host.is_attached()) {
             let command = HostCommand::Welcome { tenants: tenants.clone() };

@@ -221,6 +221,8 @@ impl Core {
         usage.frames -= 1;
         usage.memory -= frame.memory;
         usage.cpu_thirds -= u64::from(frame_cpu(frame.long));
+        let tenant = &mut self.tenants[frame.job.tenant.0 as usize];
+        tenant.above_limits = tenant.above_limits && !tenant.is_within_limits();
         if frame.preempted {
             self.settle_victim(frame.id);
         }

@@ -113,7 +113,6 @@ impl Core {
             return Ok(None);
         }
         drop(held);
-        self.check_work(tenant, &mut work)?;
         let mut listings: Vec<Listing> = Vec::new();
         for (_, listing) in work.listings() {
             if !listings.contains(&listing) {
@@ -121,8 +120,11 @@ impl Core {
             }
         }
         if listings.is_empty() {
+            self.check_work(tenant, &mut work)?;
             return self.accept(tenant, key, work, Vec::new(), actions).map(Some);
         }
+        // What the policy fills in is not kept meanwhile: it would pass for a wish of the client under another policy.
+        self.check_work(tenant, &mut work.clone())?;
         let requests = vec![request];
         let submission = self.questions.hold(Submission { requests, tenant, key, work, plans: Vec::new() });
         for listing in listings {

@@ -14,7 +14,7 @@ use crate::job::Job;
 use crate::learned::RunTimes;
 use crate::preemption::Starving;
 use crate::reuse::Known;
-use crate::share::Entitlement;
+use crate::share::{Amount, Entitlement};
 use crate::view::TenantView;
 
 /// An array with ready tasks, in the order in which a tenant's arrays run: priority, then depth (finish what is started, so
@@ -81,6 +81,8 @@ pub(crate) struct Tenant {
     pub(crate) ended: BTreeSet<(Timestamp, u32)>,
     /// Tasks whose outputs others may take.
     pub(crate) known: Known,
+    /// Whether it still uses more than a policy allows that was lowered meanwhile. Frames that run are not stopped for that.
+    pub(crate) above_limits: bool,
 }
 
 impl Tenant {
@@ -101,6 +103,7 @@ impl Tenant {
             starving: None,
             ended: BTreeSet::new(),
             known: Known::default(),
+            above_limits: false,
         }
     }
 
@@ -173,6 +176,16 @@ impl Tenant {
                 self.runnable.remove(&runnable);
             }
         }
+    }
+
+    /// Whether what it runs is within its policy.
+    pub(crate) fn is_within_limits(&self) -> bool {
+        let within = |policy: &TenantPolicy| {
+            self.usage.frames <= policy.quota.frames() && self.usage.memory <= policy.quota.concurrent_memory.0
+        };
+        // Stored bytes are bounded when frames start, not while these write.
+        let running = Amount { stored: 0, ..self.used() };
+        self.policy.as_ref().is_none_or(within) && running.excess(self.entitlement.most).is_none()
     }
 
     /// What hosts are told of it, once its policy is known.

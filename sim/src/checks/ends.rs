@@ -23,6 +23,7 @@ impl World {
         self.run_until(rest, |_| false)?;
         self.check_everything()?;
         self.watchers_saw_everything()?;
+        self.results_do_not_outlive_their_time()?;
         self.jobs_end_as_they_should()?;
         self.results_are_right()?;
         self.hosts_have_what_the_core_believes()?;
@@ -60,7 +61,8 @@ impl World {
         };
         for (position, client) in self.clients.iter().enumerate() {
             let view = client.job.and_then(|job| core.job(job));
-            let ended = client.is_done() && (client.released || view.as_ref().is_some_and(|view| view.end.is_some()));
+            let gone = client.released || client.job.is_some_and(|job| self.history.ledger.released.contains(&job));
+            let ended = client.is_done() && (gone || view.as_ref().is_some_and(|view| view.end.is_some()));
             ensure(ended, "every_job_ends_in_time", || {
                 let why = client.job.map(|job| core.explain(job, None, None));
                 format!("client {position}, done {}: {view:?}\n{why:?}", client.is_done())
@@ -78,7 +80,8 @@ impl World {
     /// I45: and in the end everybody has seen everything.
     fn watchers_saw_everything(&self) -> Checked {
         for (position, client) in self.clients.iter().enumerate() {
-            let Some(job) = client.job.filter(|_| !client.released) else { continue };
+            let released = |job: &JobId| client.released || self.history.ledger.released.contains(job);
+            let Some(job) = client.job.filter(|job| !released(job)) else { continue };
             self.check_watcher(position)?;
             let (seen, shown) = (client.seen.len(), self.scheduler.hub.visible(job).len());
             ensure(seen == shown, "watchers_saw_everything", || format!("job {job}: {seen} of {shown} events"))?;
@@ -105,7 +108,7 @@ impl World {
                 Some(JobEnd::Failed) => {
                     let task = view.failure.as_ref().map(|(task, ..)| *task);
                     let quarantined = task.is_some_and(|task| self.history.ledger.quarantines.stopped(task));
-                    client.poisoned || client.lost_upload(&view) || quarantined
+                    client.poisoned || client.lost_upload(&view) || quarantined || self.was_unrunnable(&view)
                 }
                 Some(JobEnd::Succeeded) => !client.poisoned || client.arrays() > view.arrays.len(),
                 None => false,
@@ -136,6 +139,9 @@ impl World {
     fn result_is_right(&mut self, position: usize, task: TaskId, output: u32) -> Checked {
         let TaskId { job, array, index } = task;
         let reply = self.ask(Request::Locate { job, array, tasks: index..index + 1, output })?;
+        if self.is_over_time(job, reply.as_ref()) {
+            return Ok(());
+        }
         match reply {
             Some(Reply::Located(found)) => {
                 let client = &self.clients[position];
@@ -179,7 +185,8 @@ impl World {
         for position in 0..self.clients.len() {
             let Some(job) = self.clients[position].job.filter(|_| !self.clients[position].released) else { continue };
             let reply = self.ask(Request::Release(job))?;
-            ensure(reply == Some(Reply::Done), name, || format!("job {job}: {reply:?}"))?;
+            let gone = reply == Some(Reply::Done) || self.is_over_time(job, reply.as_ref());
+            ensure(gone, name, || format!("job {job}: {reply:?}"))?;
         }
         let rest = self.now + REST;
         self.run_until(rest, |_| false)?;

@@ -1,7 +1,7 @@
 //! What must hold whenever work is handed out.
 
 use partita_core::{RECOVERY_TIME, TaskEnd};
-use partita_types::{AttemptId, Frame, HostId, TaskId, TenantId};
+use partita_types::{ArrayIndex, AttemptId, Frame, HostId, JobId, TaskId, TenantId};
 
 use super::History;
 use crate::world::World;
@@ -14,6 +14,8 @@ impl World {
     /// Everything about one frame.
     pub(super) fn check_frame(&mut self, host: HostId, frame: &Frame) -> Checked {
         self.work_goes_to_attached_hosts_only(host)?;
+        self.work_goes_where_its_needs_are_met(host, frame)?;
+        self.copies_stay_within_the_tenant(frame)?;
         for place in 0..frame.indexes.len() {
             let Some(attempt) = frame.attempt(place) else { continue };
             self.history.nothing_that_succeeded_runs_again(attempt.task)?;
@@ -35,6 +37,17 @@ impl World {
         ensure(state == Some("attached"), "work_goes_to_attached_hosts_only", || format!("host {}: {state:?}", host.0))
     }
 
+    /// Whether something of a job is ready that every host has all for.
+    fn runs_anywhere(&self, job: JobId) -> bool {
+        let Some((client, view)) = self.client_of(job).zip(self.scheduler.core().and_then(|core| core.job(job))) else {
+            return false;
+        };
+        (0_u32..)
+            .map(ArrayIndex)
+            .zip(&view.arrays)
+            .any(|(array, known)| known.counts.ready > 0 && client.host_of(array).is_empty())
+    }
+
     /// I18: while one tenant gets frames, no other that could run something goes without for ever.
     fn nobody_starves(&mut self, served: TenantId) -> Checked {
         let Some(core) = self.scheduler.core() else { return Ok(()) };
@@ -42,7 +55,7 @@ impl World {
         let recovers = self.now < self.scheduler.started + RECOVERY_TIME.as_micros() as u64;
         let away = |state| core.hosts().iter().any(|host| host.state == state);
         // Guarantees go first: on what is left of a cluster there may be nothing else.
-        let guarantees = self.plan.tenants.iter().any(|tenant| tenant.guaranteed > 0);
+        let guarantees = self.policies.iter().any(|tenant| tenant.guaranteed > 0);
         if recovers || away("detached") || guarantees && (away("lost") || core.hosts().len() < self.hosts.len()) {
             self.history.passed_over.clear();
             return Ok(());
@@ -52,7 +65,7 @@ impl World {
             .into_iter()
             .filter(|tenant| tenant.id != served && tenant.concurrent_tasks == 0)
             .map(|tenant| tenant.id)
-            .filter(|tenant| core.jobs(*tenant).iter().any(|job| job.counts.ready > 0))
+            .filter(|tenant| core.jobs(*tenant).iter().any(|job| job.counts.ready > 0 && self.runs_anywhere(job.id)))
             .collect();
         self.history.passed_over.retain(|tenant, _| waiting.contains(tenant));
         for tenant in waiting {

@@ -217,3 +217,22 @@ fn jobs_of_other_tenants_and_jobs_that_never_were_are_refused_in_the_same_words(
     let reply = cluster.request(Request::Cancel(foreign));
     assert_eq!(reply, Reply::Refused(Refusal::NotFound { what: format!("job {}", theirs.number) }));
 }
+
+#[test]
+fn a_policy_that_is_lowered_while_datasets_are_listed_fills_in_its_own_limits() {
+    let mut cluster = with_dataset();
+    let mut silent = HostModel::new("silent", 1);
+    silent.answers = false;
+    cluster.attach_new(silent);
+    let request = ask(&mut cluster, "logs");
+    assert_eq!(cluster.answer(request), None);
+    let mut lower = cluster.usage("acme").policy;
+    lower.task_maxima.memory = partita_types::ByteSize::mib(100);
+    cluster.define(lower);
+    let mut other = HostModel::new("other", 1);
+    other.datasets.insert(DatasetName::new("logs").unwrap(), 2);
+    cluster.attach_new(other);
+    cluster.detach("silent");
+    let reply = cluster.answer(request).unwrap();
+    assert!(matches!(&reply, Reply::Accepted { .. }), "the client asked for no memory at all: {reply:?}");
+}

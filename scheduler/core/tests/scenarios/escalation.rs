@@ -65,6 +65,24 @@ fn memory_is_not_raised_beyond_the_largest_host() {
 }
 
 #[test]
+fn memory_is_not_raised_beyond_the_largest_host_that_may_run_the_task() {
+    let mut cluster = Cluster::new().tenant(policy("acme")).host("large", 1);
+    let mut labelled = HostModel::new("labelled", 1).having(&["zone=a"], &[]);
+    labelled.capacity.memory = ByteSize::mib(100);
+    cluster.attach_new(labelled);
+    let array = array("a").tasks(1).memory(BASE).needs(&["zone=a"], &[]);
+    let id = cluster.submit("acme", job().with(array.options(|options| options.retries = 5)).spec());
+    for memory in [None, Some(ByteSize::mib(100))] {
+        assert_eq!(memory_at(&cluster, "labelled"), [memory]);
+        let run = cluster.take_run("labelled", 0, 0);
+        cluster.fail("labelled", &run, Cause::Memory);
+    }
+    cluster.advance(Duration::from_secs(31));
+    cluster.run_all();
+    assert_eq!(cluster.job(id).end, Some(JobEnd::Succeeded), "it goes on with what there is");
+}
+
+#[test]
 fn a_task_with_more_memory_than_the_others_has_a_frame_of_its_own() {
     let mut cluster = cluster();
     let id = submit(&mut cluster, 400, ByteSize::gib(1));
@@ -176,6 +194,21 @@ fn with_fewer_than_three_hosts_three_killed_executors_are_enough() {
 }
 
 /// B26: a host that goes away, in peace or not, is no evidence against its tasks.
+/// B26: hosts that a task may not run at do not count.
+#[test]
+fn three_killed_executors_are_enough_if_only_one_of_many_hosts_may_run_the_task() {
+    let mut cluster = Cluster::new().tenant(policy("acme"));
+    cluster.attach_new(HostModel::new("gpu", 1).having(&["zone=a"], &[]));
+    ["one", "two", "three"].iter().for_each(|host| cluster.attach_new(HostModel::new(host, 1)));
+    let picky = array("a").tasks(1).needs(&["zone=a"], &[]).options(|options| options.retries = 50);
+    let id = cluster.submit("acme", job().with(picky).spec());
+    for _ in 0..3 {
+        assert_eq!(cluster.job(id).end, None);
+        kill_executor(&mut cluster, &["gpu"]);
+    }
+    assert_eq!(cluster.job(id).end, Some(JobEnd::Failed));
+}
+
 #[test]
 fn hosts_that_go_away_never_count_against_a_task() {
     let mut cluster = Cluster::new().tenant(policy("acme"));
