@@ -9,7 +9,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::arguments::{Arguments, Command};
 use crate::commands::{
-    account, build, completions, dev, host, job, module, new, policy, run as run_job, scheduler, state, token,
+    account, audit, build, completions, dev, host, job, module, new, policy, run as run_job, scheduler, state, token,
 };
 use crate::config;
 use crate::environment::Environment;
@@ -63,6 +63,7 @@ fn execute(app: &App, command: Command) -> anyhow::Result<Outcome> {
         Command::Run(arguments) => client()?.block_on(run_job::run(app, arguments)),
         Command::Job(arguments) => client()?.block_on(job::run(app, arguments)),
         Command::Token(arguments) => client()?.block_on(token::run(app, arguments)),
+        Command::Audit(arguments) => client()?.block_on(audit::run(app, arguments)),
         Command::Usage(arguments) => client()?.block_on(account::usage(app, arguments)),
         Command::Whoami(_) => client()?.block_on(account::who_am_i(app)),
         Command::New(arguments) => new::run(app, &arguments),

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{account, build, completions, dev, host, job, module, new, policy, run, scheduler, state, token};
+use crate::commands::{
+    account, audit, build, completions, dev, host, job, module, new, policy, run, scheduler, state, token,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -53,6 +55,7 @@ pub(crate) enum Command {
     State(state::Arguments),
     Token(token::Arguments),
     Policy(policy::Arguments),
+    Audit(audit::Arguments),
     Usage(account::UsageArguments),
     Whoami(account::WhoAmIArguments),
     Completions(completions::Arguments),

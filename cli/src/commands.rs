@@ -1,6 +1,7 @@
 //! One file per group of commands: its arguments, and what it does.
 
 pub(crate) mod account;
+pub(crate) mod audit;
 pub(crate) mod build;
 pub(crate) mod completions;
 pub(crate) mod dev;

@@ -8,6 +8,7 @@ use partita_protocol::client as wire;
 use partita_types::ModuleId;
 use sha2::{Digest, Sha256};
 
+use crate::audit::AuditPage;
 use crate::builder::{JobBuilder, Module};
 use crate::error::{ConnectError, Error};
 use crate::job::JobHandle;
@@ -241,6 +242,19 @@ impl Client {
         let send = |channel, request| async move { cluster(channel).usage(request).await };
         let answer = self.transport.call("read the usage", QUESTION, request, send).await?;
         Ok(answer.tenants.into_iter().map(Into::into).collect())
+    }
+
+    /// Lines of the cluster's audit log behind number `after`, at most `limit` and at most a thousand. For auditors and
+    /// administrators.
+    ///
+    /// # Errors
+    /// If the cluster refuses or cannot be reached.
+    pub async fn audit(&self, after: u64, limit: u32) -> Result<AuditPage, Error> {
+        let request = wire::AuditRequest { after, limit };
+        let send = |channel, request| async move { cluster(channel).audit(request).await };
+        let answer = self.transport.call("read the audit log", QUESTION, request, send).await?;
+        let wire::AuditResponse { lines, more, last, hash } = answer;
+        Ok(AuditPage { lines, more, last, hash })
     }
 
     /// Gives out a token for a principal of a tenant. For administrators.

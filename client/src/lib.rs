@@ -32,6 +32,7 @@
 //!
 //! What is deliberately absent: hosts. A client sees their names in listings, and never speaks to one.
 
+mod audit;
 mod builder;
 mod client;
 mod error;
@@ -45,6 +46,7 @@ mod transport;
 mod view;
 mod watch;
 
+pub use audit::AuditPage;
 pub use builder::{ArrayBuilder, ArrayRef, BuildError, Function, JobBuilder, Module, OutputOf, TaskRef};
 pub use client::Client;
 pub use error::{ConnectError, Error, TaskError};

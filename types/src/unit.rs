@@ -171,6 +171,28 @@ pub struct Timestamp {
     pub micros: u64,
 }
 
+/// In UTC, to the millisecond: `2026-11-22T16:55:01.250Z` (RFC 3339).
+///
+/// The date is computed as in Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms" (`civil_from_days`).
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millis = self.micros / 1000;
+        let (days, rest) = (millis / 86_400_000, millis % 86_400_000);
+        // Eras of 400 years from the first of March of the year 0 on.
+        let shifted = days + 719_468;
+        let (era, day) = (shifted / 146_097, shifted % 146_097);
+        let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+        let day = day - (365 * year + year / 4 - year / 100);
+        let month = (5 * day + 2) / 153;
+        let day = day - (153 * month + 2) / 5 + 1;
+        let month = if month < 10 { month + 3 } else { month - 9 };
+        let year = year + era * 400 + u64::from(month <= 2);
+        let (hour, minute) = (rest / 3_600_000, rest / 60_000 % 60);
+        let (second, milli) = (rest / 1000 % 60, rest % 1000);
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
+    }
+}
+
 impl Timestamp {
     /// From microseconds since the Unix epoch.
     #[must_use]
@@ -247,6 +269,21 @@ mod tests {
         for bad in ["10", "s", "-1s", "1w", "10 parsecs", "99999999999999999d"] {
             assert!(parse_duration(bad).is_err(), "{bad:?} was accepted");
         }
+    }
+
+    #[test]
+    fn times_print_as_dates_in_utc() {
+        for (seconds, expected) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_399, "2000-02-28T23:59:59.000Z"),
+            (951_868_799, "2000-02-29T23:59:59.000Z"),
+            (1_709_251_200, "2024-03-01T00:00:00.000Z"),
+            (4_107_542_400, "2100-03-01T00:00:00.000Z"),
+        ] {
+            assert_eq!(Timestamp::from_micros(seconds * 1_000_000).to_string(), expected);
+        }
+        assert_eq!(Timestamp::from_micros(1_999).to_string(), "1970-01-01T00:00:00.001Z");
+        assert!(!Timestamp::from_micros(u64::MAX).to_string().is_empty());
     }
 
     #[test]

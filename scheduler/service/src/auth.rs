@@ -1,4 +1,4 @@
-//! Who may call what: one table, and one layer in front of all services.
+//! Who may call what: one table, and one layer in front of all services, which also notes who changed what.
 //!
 //! Clients show a token, hosts the certificate of their connection. The layer puts a [`Caller`] or a [`HostCaller`]
 //! into the request, and services take identities from nowhere else.
@@ -8,17 +8,19 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::future::{self, Either, Ready};
+use futures_util::future;
 use http::{Request, Response};
 use partita_identity::serve::Peer;
 use partita_identity::token::{Claims, Role, TokenError, Verifier};
 use partita_policy::TenantPolicy;
 use partita_types::{HostName, TenantName};
-use tonic::Status;
 use tonic::body::Body;
+use tonic::codegen::BoxFuture;
+use tonic::{Code, Status};
 use tower::{Layer, Service};
 use tracing::debug;
 
+use crate::audit::{Audited, Auditor};
 use crate::metrics::Metrics;
 
 /// What a call does, as far as rights go.
@@ -48,6 +50,8 @@ pub(crate) enum Verb {
     IssueTokens,
     /// Make tokens for hosts.
     EnrolHosts,
+    /// See who changed what.
+    ReadAudit,
 }
 
 /// What a call needs.
@@ -61,8 +65,40 @@ pub(crate) enum Needs {
     JoinToken,
 }
 
+impl Verb {
+    /// Whether it changes something.
+    const fn changes(self) -> bool {
+        match self {
+            Self::SubmitJobs
+            | Self::CancelJobs
+            | Self::ReleaseJobs
+            | Self::PushModules
+            | Self::IssueTokens
+            | Self::EnrolHosts => true,
+            Self::KnowSelf
+            | Self::ReadJobs
+            | Self::ReadResults
+            | Self::ReadModules
+            | Self::ReadHosts
+            | Self::ReadUsage
+            | Self::ReadAudit => false,
+        }
+    }
+}
+
+impl Needs {
+    /// Whether a call changes something that somebody has to answer for. Hosts that fetch or pass on bytes do not.
+    fn changes(self, path: &str) -> bool {
+        match self {
+            Self::Verb(verb) => verb.changes(),
+            Self::Host => path.ends_with("/Attach") || path.ends_with("/Renew"),
+            Self::JoinToken => true,
+        }
+    }
+}
+
 /// Every call there is. A path that is not here does not exist.
-pub(crate) const CALLS: [(&str, Needs); 26] = [
+pub(crate) const CALLS: [(&str, Needs); 27] = [
     ("/partita.client.v1.Modules/Push", Needs::Verb(Verb::PushModules)),
     ("/partita.client.v1.Modules/List", Needs::Verb(Verb::ReadModules)),
     ("/partita.client.v1.Modules/Show", Needs::Verb(Verb::ReadModules)),
@@ -81,6 +117,7 @@ pub(crate) const CALLS: [(&str, Needs); 26] = [
     ("/partita.client.v1.Cluster/WhoAmI", Needs::Verb(Verb::KnowSelf)),
     ("/partita.client.v1.Cluster/Hosts", Needs::Verb(Verb::ReadHosts)),
     ("/partita.client.v1.Cluster/Usage", Needs::Verb(Verb::ReadUsage)),
+    ("/partita.client.v1.Cluster/Audit", Needs::Verb(Verb::ReadAudit)),
     ("/partita.client.v1.Cluster/IssueToken", Needs::Verb(Verb::IssueTokens)),
     ("/partita.client.v1.Cluster/IssueJoinToken", Needs::Verb(Verb::EnrolHosts)),
     ("/partita.host.v1.Enrollment/Join", Needs::JoinToken),
@@ -127,9 +164,10 @@ const ADMIN: &[Verb] = &[
     Verb::PushModules,
     Verb::IssueTokens,
     Verb::EnrolHosts,
+    Verb::ReadAudit,
 ];
-/// Reads the audit log, which is not served yet.
-const AUDITOR: &[Verb] = &[Verb::KnowSelf];
+/// Sees who did what, and does nothing.
+const AUDITOR: &[Verb] = &[Verb::KnowSelf, Verb::ReadAudit];
 
 const fn verbs(role: Role) -> &'static [Verb] {
     match role {
@@ -167,20 +205,25 @@ pub(crate) fn host_caller<T>(request: &tonic::Request<T>) -> Result<HostName, St
     caller.map(|caller| caller.0.clone()).ok_or_else(|| Status::internal("the call has no host"))
 }
 
-/// How long the tokens of each tenant may live, from the policies in force.
+/// What calls need to know of the policies in force: their version, and how long the tokens of each tenant may live.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Lifetimes(Arc<RwLock<BTreeMap<TenantName, Duration>>>);
+pub(crate) struct InForce(Arc<RwLock<(String, BTreeMap<TenantName, Duration>)>>);
 
-impl Lifetimes {
+impl InForce {
     /// Replaces all.
-    pub(crate) fn set(&self, policies: &[TenantPolicy]) {
+    pub(crate) fn set(&self, version: impl std::fmt::Display, policies: &[TenantPolicy]) {
         let lifetimes = policies.iter().map(|policy| (policy.name.clone(), policy.token_lifetime)).collect();
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = lifetimes;
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = (version.to_string(), lifetimes);
+    }
+
+    /// The version of the policies.
+    pub(crate) fn version(&self) -> String {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).0.clone()
     }
 
     /// Tokens of tenants without a policy are bounded by the verifier alone.
     fn check(&self, claims: &Claims) -> Result<(), TokenError> {
-        let limit = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&claims.tenant).copied();
+        let limit = self.0.read().unwrap_or_else(PoisonError::into_inner).1.get(&claims.tenant).copied();
         limit.map_or(Ok(()), |limit| claims.check_lifetime(limit))
     }
 }
@@ -189,27 +232,38 @@ impl Lifetimes {
 #[derive(Debug, Clone)]
 pub(crate) struct Gate {
     verifier: Arc<Verifier>,
-    lifetimes: Lifetimes,
+    policies: InForce,
     metrics: Metrics,
+    auditor: Auditor,
 }
 
 impl Gate {
-    pub(crate) fn new(verifier: Verifier, lifetimes: Lifetimes, metrics: Metrics) -> Self {
-        Self { verifier: Arc::new(verifier), lifetimes, metrics }
+    pub(crate) fn new(verifier: Verifier, policies: InForce, metrics: Metrics, auditor: Auditor) -> Self {
+        Self { verifier: Arc::new(verifier), policies, metrics, auditor }
     }
 
-    /// Checks a call and adds who calls.
-    fn admit<B>(&self, request: &mut Request<B>) -> Result<(), Status> {
+    /// Checks a call and adds who calls. Answers what to note of it, if it changes something.
+    fn admit<B>(&self, request: &mut Request<B>) -> Result<Option<Audited>, Status> {
         let Some((path, needs)) = CALLS.iter().find(|(path, _)| *path == request.uri().path()) else {
             return Err(Status::unimplemented("there is no such call; is the client newer than the scheduler?"));
         };
+        match self.check(request, path, *needs) {
+            Ok(()) => Ok(needs.changes(path).then(|| Audited::new(request, path))),
+            Err(status) => {
+                self.auditor.refused(Audited::new(request, path), &status)?;
+                Err(status)
+            }
+        }
+    }
+
+    fn check<B>(&self, request: &mut Request<B>, path: &str, needs: Needs) -> Result<(), Status> {
         let admitted = match needs {
             Needs::JoinToken => Ok(()),
             Needs::Host => host(request),
-            Needs::Verb(verb) => self.token(request, *verb, path),
+            Needs::Verb(verb) => self.token(request, verb, path),
         };
         let code = admitted.as_ref().err().map_or("admitted", |status| status.code().description());
-        self.metrics.calls.with_label_values(&[*path, code]).inc();
+        self.metrics.calls.with_label_values(&[path, code]).inc();
         admitted
     }
 
@@ -218,8 +272,11 @@ impl Gate {
         let claims = self
             .verifier
             .verify(token, partita_identity::now())
-            .and_then(|claims| self.lifetimes.check(&claims).map(|()| claims))
+            .and_then(|claims| self.policies.check(&claims).map(|()| claims))
             .map_err(|error| bad_token(&error))?;
+        let claims = Arc::new(claims);
+        // Also of a call that is refused below: who tried is noted.
+        request.extensions_mut().insert(Caller(Arc::clone(&claims)));
         if !verbs(claims.role).contains(&verb) {
             debug!(subject = %claims.sub, tenant = %claims.tenant, role = %claims.role, path, "call refused");
             let call = path.rsplit('.').next().unwrap_or(path);
@@ -229,7 +286,6 @@ impl Gate {
                 roles_with(verb)
             )));
         }
-        request.extensions_mut().insert(Caller(Arc::new(claims)));
         Ok(())
     }
 }
@@ -287,20 +343,31 @@ pub(crate) struct Gated<S> {
 impl<S, B> Service<Request<B>> for Gated<S>
 where
     S: Service<Request<B>, Response = Response<Body>>,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
 {
     type Response = Response<Body>;
     type Error = S::Error;
-    type Future = Either<S::Future, Ready<Result<Response<Body>, S::Error>>>;
+    type Future = BoxFuture<Response<Body>, S::Error>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        match self.gate.admit(&mut request) {
-            Ok(()) => Either::Left(self.inner.call(request)),
-            Err(status) => Either::Right(future::ready(Ok(status.into_http()))),
-        }
+        let audited = match self.gate.admit(&mut request) {
+            Ok(None) => return Box::pin(self.inner.call(request)),
+            Ok(Some(audited)) => audited,
+            Err(status) => return Box::pin(future::ready(Ok(status.into_http()))),
+        };
+        let (call, auditor) = (self.inner.call(request), self.gate.auditor.clone());
+        Box::pin(async move {
+            let response = call.await?;
+            // Calls that fail have their status in the header, because there is nothing else to send.
+            let refused = Status::from_header_map(response.headers()).filter(|status| status.code() != Code::Ok);
+            let noted = auditor.ended(audited, refused.as_ref());
+            Ok(noted.map_or_else(|status| status.into_http(), |()| response))
+        })
     }
 }
 
@@ -308,14 +375,16 @@ where
 mod tests {
     use std::collections::BTreeSet;
 
-    use partita_identity::token::Signer;
-    use tonic::Code;
-
     use super::*;
+    use crate::driver::Failure;
+    use partita_identity::token::Signer;
 
+    /// The directory of its audit log is removed at once, which the open file does not mind.
     fn gate() -> (Gate, Signer) {
         let signer = Signer::create("test").unwrap();
-        (Gate::new(signer.verifier(), Lifetimes::default(), Metrics::new().unwrap()), signer)
+        let (directory, policies) = (tempfile::tempdir().unwrap(), InForce::default());
+        let auditor = Auditor::open(directory.path(), policies.clone(), Failure::new()).unwrap();
+        (Gate::new(signer.verifier(), policies, Metrics::new().unwrap(), auditor), signer)
     }
 
     fn request(path: &str, token: Option<&str>) -> Request<()> {
@@ -415,7 +484,7 @@ mod tests {
         let list = "/partita.client.v1.Jobs/List";
         let text = "[tenant.team]\ntoken_lifetime = \"1m\"\n";
         let policies = partita_policy::PolicySet::parse(&[("test", text)]).unwrap();
-        gate.lifetimes.set(&policies.iter().cloned().collect::<Vec<_>>());
+        gate.policies.set("1", &policies.iter().cloned().collect::<Vec<_>>());
         assert!(gate.admit(&mut request(list, Some(&token))).is_ok());
         let tenant = TenantName::new("team").unwrap();
         let long = signer.issue(&tenant, "ann", Role::Viewer, Duration::from_secs(61), partita_identity::now());

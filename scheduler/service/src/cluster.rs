@@ -6,13 +6,14 @@ use std::time::Duration;
 use partita_identity::token::{Role, Signer, SignerError};
 use partita_protocol::client::cluster_server::Cluster;
 use partita_protocol::client::{
-    Empty, HostsResponse, IssueJoinTokenRequest, IssueTokenRequest, IssueTokenResponse, Principal, UsageRequest,
-    UsageResponse,
+    AuditRequest, AuditResponse, Empty, HostsResponse, IssueJoinTokenRequest, IssueTokenRequest, IssueTokenResponse,
+    Principal, UsageRequest, UsageResponse,
 };
 use partita_types::{HostName, TenantName, format_duration};
 use tonic::{Request as Call, Response, Status};
-use tracing::info;
+use tracing::{error, info};
 
+use crate::audit::{Auditor, Object};
 use crate::auth::caller;
 use crate::driver::Handle;
 use crate::{scope, wire};
@@ -22,16 +23,20 @@ const TOKEN_LIFETIME: Duration = Duration::from_secs(12 * 3_600);
 /// Life of a join token for which none was given.
 const JOIN_LIFETIME: Duration = Duration::from_secs(3_600);
 
+/// Most lines of the audit log in one answer.
+const AUDIT_LINES: usize = 1_000;
+
 /// The service of the cluster.
 #[derive(Debug)]
 pub(crate) struct ClusterService {
     handle: Handle,
     signer: Arc<Signer>,
+    auditor: Auditor,
 }
 
 impl ClusterService {
-    pub(crate) fn new(handle: Handle, signer: Arc<Signer>) -> Self {
-        Self { handle, signer }
+    pub(crate) fn new(handle: Handle, signer: Arc<Signer>, auditor: Auditor) -> Self {
+        Self { handle, signer, auditor }
     }
 }
 
@@ -84,8 +89,21 @@ impl Cluster for ClusterService {
         }
     }
 
+    async fn audit(&self, call: Call<AuditRequest>) -> Result<Response<AuditResponse>, Status> {
+        let AuditRequest { after, limit } = call.into_inner();
+        let (last, directory) = (self.auditor.last(), self.auditor.directory());
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(AUDIT_LINES);
+        let read = tokio::task::spawn_blocking(move || partita_audit::read(&directory, after, limit)).await;
+        let page = read.map_err(|_| Status::internal("the audit log was not read to its end"))?.map_err(|error| {
+            error!(error = %crate::chain(&error), "cannot read the audit log");
+            Status::data_loss("the audit log cannot be read; `partita audit verify` at the scheduler says where")
+        })?;
+        let (last, hash) = (last.sequence, last.hash.to_string());
+        Ok(Response::new(AuditResponse { lines: page.lines, more: page.more, last, hash }))
+    }
+
     async fn issue_token(&self, call: Call<IssueTokenRequest>) -> Result<Response<IssueTokenResponse>, Status> {
-        let caller = caller(&call)?;
+        let (caller, object) = (caller(&call)?, Object::of(&call));
         let IssueTokenRequest { tenant, subject, role, lifetime_s } = call.into_inner();
         let invalid = |error: &dyn std::fmt::Display| Status::invalid_argument(error.to_string());
         let tenant = TenantName::new(&tenant).map_err(|error| invalid(&error))?;
@@ -105,6 +123,7 @@ impl Cluster for ClusterService {
             .signer
             .issue(&tenant, &subject, role, lifetime, partita_identity::now())
             .map_err(|error| not_issued(&error))?;
+        object.is(format_args!("token for {subject:?} of tenant {tenant}, {role}, {}", format_duration(lifetime)));
         info!(%tenant, subject, %role, by = %caller.0.sub, by_token = %caller.0.jti, "token issued");
         Ok(Response::new(IssueTokenResponse { token: token.expose().to_owned() }))
     }
@@ -113,12 +132,13 @@ impl Cluster for ClusterService {
         &self,
         call: Call<IssueJoinTokenRequest>,
     ) -> Result<Response<IssueTokenResponse>, Status> {
-        let caller = caller(&call)?;
+        let (caller, object) = (caller(&call)?, Object::of(&call));
         let IssueJoinTokenRequest { host, lifetime_s } = call.into_inner();
         let host = HostName::new(&host).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let lifetime = lifetime(lifetime_s, JOIN_LIFETIME);
         let token =
             self.signer.issue_join(&host, lifetime, partita_identity::now()).map_err(|error| not_issued(&error))?;
+        object.is(format_args!("join token for host {host}, {}", format_duration(lifetime)));
         info!(%host, by = %caller.0.sub, by_token = %caller.0.jti, "join token issued");
         Ok(Response::new(IssueTokenResponse { token: token.expose().to_owned() }))
     }

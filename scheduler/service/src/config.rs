@@ -17,7 +17,7 @@ pub struct SchedulerConfig {
     /// Where `/metrics`, `/healthz` and `/readyz` are served, without TLS: keep it on the loopback interface or behind
     /// a firewall.
     pub metrics: SocketAddr,
-    /// The data directory: authority, token keys, journal and modules.
+    /// The data directory: authority, token keys, journal, modules and audit log.
     pub data: PathBuf,
     /// Directory of policy files, `*.toml`.
     pub policies: PathBuf,
@@ -93,6 +93,7 @@ pub(crate) struct Paths {
     pub(crate) state: PathBuf,
     pub(crate) modules: PathBuf,
     pub(crate) joined: PathBuf,
+    pub(crate) audit: PathBuf,
     /// The authority's certificate again, where people look for it.
     pub(crate) public_certificate: PathBuf,
 }
@@ -105,6 +106,7 @@ impl Paths {
             state: data.join("state"),
             modules: data.join("modules"),
             joined: data.join("joined"),
+            audit: data.join("audit"),
             public_certificate: data.join("ca.pem"),
         }
     }

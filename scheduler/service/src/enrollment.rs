@@ -13,6 +13,8 @@ use partita_types::{HostName, Timestamp};
 use tonic::{Request as Call, Response, Status};
 use tracing::{error, info, warn};
 
+use crate::audit::Object;
+
 /// Redeemed join tokens: a file for each, named by the hash of its id, until it would have expired anyway.
 #[derive(Debug)]
 pub(crate) struct Redeemed {
@@ -88,11 +90,13 @@ impl EnrollmentService {
 #[tonic::async_trait]
 impl Enrollment for EnrollmentService {
     async fn join(&self, call: Call<JoinRequest>) -> Result<Response<CertificateResponse>, Status> {
+        let object = Object::of(&call);
         let JoinRequest { token, certificate_request } = call.into_inner();
         let claims = self.verifier.verify_join(&token, partita_identity::now()).map_err(|error| {
             Status::unauthenticated(format!("{error}; get a new join token (`partita token issue --join HOST`)"))
         })?;
         let host = claims.host.clone();
+        object.is(format_args!("host {host}, join token {}", claims.jti));
         // Signed first, so that a wrong request does not use up the token.
         let response = self.certifier.certify(&host, &certificate_request)?;
         let redeemed = Arc::clone(&self.redeemed);

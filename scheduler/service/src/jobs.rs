@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request as Call, Response, Status, Streaming};
 use tracing::info;
 
+use crate::audit::Object;
 use crate::auth::{Caller, caller};
 use crate::driver::Handle;
 use crate::hub::Hub;
@@ -65,6 +66,12 @@ fn encoded(request: &impl prost::Message) -> ByteSize {
     ByteSize(request.encoded_len() as u64)
 }
 
+/// A job as its caller names it.
+fn named(request: &JobRequest) -> String {
+    let JobRequest { job, tenant } = request;
+    if tenant.is_empty() { format!("job {job}") } else { format!("job {job} of tenant {tenant:?}") }
+}
+
 fn key(bytes: &[u8]) -> Result<IdempotencyKey, Status> {
     let key = bytes.try_into().map_err(|_| {
         Status::invalid_argument(format!("the idempotency key has {} bytes, it must have 16", bytes.len()))
@@ -75,7 +82,7 @@ fn key(bytes: &[u8]) -> Result<IdempotencyKey, Status> {
 #[tonic::async_trait]
 impl Jobs for JobService {
     async fn submit(&self, call: Call<SubmitRequest>) -> Result<Response<SubmitResponse>, Status> {
-        let caller = caller(&call)?;
+        let (caller, object) = (caller(&call)?, Object::of(&call));
         let tenant = scope::tenant_id(&self.handle, &caller.0.tenant).await?;
         let request = call.into_inner();
         self.space.check("job", encoded(&request))?;
@@ -84,13 +91,15 @@ impl Jobs for JobService {
         let spec = JobSpec::try_from(job).map_err(|error| undecodable(&error))?;
         spec.check().map_err(|error| Status::invalid_argument(error.to_string()))?;
         let response = self.accept(Request::Submit { tenant, key, spec }).await?;
+        object.is(format_args!("job {}", response.job));
         info!(tenant = %caller.0.tenant, subject = %caller.0.sub, job = response.job, "job submitted");
         Ok(Response::new(response))
     }
 
     async fn extend(&self, call: Call<ExtendRequest>) -> Result<Response<SubmitResponse>, Status> {
-        let caller = caller(&call)?;
+        let (caller, object) = (caller(&call)?, Object::of(&call));
         let request = call.into_inner();
+        object.is(format_args!("job {}", request.job));
         self.space.check("extension of a job", encoded(&request))?;
         let job = scope::job_id(&self.handle, &caller, "", request.job).await?;
         let key = key(&request.idempotency_key)?;
@@ -100,23 +109,29 @@ impl Jobs for JobService {
     }
 
     async fn close(&self, call: Call<JobRequest>) -> Result<Response<Empty>, Status> {
-        let caller = caller(&call)?;
-        let job = self.job(&caller, &call.into_inner()).await?;
+        let (caller, object) = (caller(&call)?, Object::of(&call));
+        let request = call.into_inner();
+        object.is(named(&request));
+        let job = self.job(&caller, &request).await?;
         scope::done(&self.handle, Request::Close(job)).await?;
         Ok(Response::new(Empty {}))
     }
 
     async fn cancel(&self, call: Call<JobRequest>) -> Result<Response<Empty>, Status> {
-        let caller = caller(&call)?;
-        let job = self.job(&caller, &call.into_inner()).await?;
+        let (caller, object) = (caller(&call)?, Object::of(&call));
+        let request = call.into_inner();
+        object.is(named(&request));
+        let job = self.job(&caller, &request).await?;
         scope::done(&self.handle, Request::Cancel(job)).await?;
         info!(tenant = %caller.0.tenant, subject = %caller.0.sub, job = job.number, "job cancelled");
         Ok(Response::new(Empty {}))
     }
 
     async fn release(&self, call: Call<JobRequest>) -> Result<Response<Empty>, Status> {
-        let caller = caller(&call)?;
-        let job = self.job(&caller, &call.into_inner()).await?;
+        let (caller, object) = (caller(&call)?, Object::of(&call));
+        let request = call.into_inner();
+        object.is(named(&request));
+        let job = self.job(&caller, &request).await?;
         scope::done(&self.handle, Request::Release(job)).await?;
         info!(tenant = %caller.0.tenant, subject = %caller.0.sub, job = job.number, "job released");
         Ok(Response::new(Empty {}))

@@ -4,6 +4,7 @@
 //! (`driver`), whose threads own the core and the journal; what the core wants to happen happens in the order in which
 //! it said so. Nothing here decides about jobs, and nothing here interprets the bytes of partitions.
 
+mod audit;
 mod auth;
 mod cluster;
 mod config;

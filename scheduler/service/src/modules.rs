@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use tonic::{Request as Call, Response, Status, Streaming};
 use tracing::info;
 
+use crate::audit::Object;
 use crate::auth::caller;
 use crate::driver::Handle;
 use crate::module_files::{ModuleFiles, Receiving};
@@ -123,7 +124,7 @@ async fn next(pieces: &mut Streaming<PushModuleRequest>) -> Result<Option<PushMo
 #[tonic::async_trait]
 impl Modules for ModuleService {
     async fn push(&self, call: Call<Streaming<PushModuleRequest>>) -> Result<Response<Module>, Status> {
-        let caller = caller(&call)?;
+        let (caller, object) = (caller(&call)?, Object::of(&call));
         let _push = self.pushes.try_acquire().map_err(|_| {
             Status::unavailable(format!("{PUSHES} modules are being pushed already; try again in a moment"))
         })?;
@@ -136,6 +137,7 @@ impl Modules for ModuleService {
         let header = Header::new(header, limit)?;
         self.space.check("module", ByteSize(header.size))?;
         let (id, name) = (header.id, header.name.clone());
+        object.is(format_args!("module {id} ({name:?})"));
         let received = tokio::time::timeout(PUSH, self.receive(&header, &mut pieces)).await;
         let received = received.map_err(|_| Status::deadline_exceeded("the push took too long"))??;
         // Held until the core has decided, so that another push of the same bytes cannot have its file removed.

@@ -7,7 +7,8 @@ use partita_core::Event;
 use partita_policy::{PolicyErrors, PolicySet, PolicyVersion, TenantPolicy};
 use tracing::{error, info};
 
-use crate::auth::Lifetimes;
+use crate::audit::Auditor;
+use crate::auth::InForce;
 use crate::driver::{Handle, Stopped};
 use crate::metrics::Metrics;
 
@@ -21,7 +22,7 @@ pub(crate) struct Policies {
     version: PolicyVersion,
     tenants: Vec<TenantPolicy>,
     seen: Vec<(PathBuf, Option<SystemTime>, u64)>,
-    lifetimes: Lifetimes,
+    in_force: InForce,
 }
 
 impl Policies {
@@ -31,14 +32,14 @@ impl Policies {
         let seen = look(directory);
         let set = PolicySet::load(directory)?;
         let tenants: Vec<TenantPolicy> = set.iter().cloned().collect();
-        let lifetimes = Lifetimes::default();
-        lifetimes.set(&tenants);
-        Ok(Self { directory: directory.to_owned(), version: set.version(), tenants, seen, lifetimes })
+        let in_force = InForce::default();
+        in_force.set(set.version(), &tenants);
+        Ok(Self { directory: directory.to_owned(), version: set.version(), tenants, seen, in_force })
     }
 
-    /// How long tokens may live; changes with the policies.
-    pub(crate) fn lifetimes(&self) -> Lifetimes {
-        self.lifetimes.clone()
+    /// What calls need of the policies; changes with them.
+    pub(crate) fn in_force(&self) -> InForce {
+        self.in_force.clone()
     }
 
     /// The policies.
@@ -62,13 +63,13 @@ impl Policies {
         self.version = set.version();
         let tenants: Vec<TenantPolicy> = set.iter().cloned().collect();
         let changed = tenants.iter().filter(|policy| !self.tenants.contains(policy)).cloned().collect();
-        self.lifetimes.set(&tenants);
+        self.in_force.set(self.version, &tenants);
         self.tenants = tenants;
         Some(Ok(changed))
     }
 
     /// Keeps the core's policies those of the directory, until the scheduler stops.
-    pub(crate) async fn follow(mut self, handle: Handle, metrics: Metrics) -> Result<(), Stopped> {
+    pub(crate) async fn follow(mut self, handle: Handle, metrics: Metrics, auditor: Auditor) -> Result<(), Stopped> {
         let mut timer = tokio::time::interval(POLL);
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -78,10 +79,14 @@ impl Policies {
                 Some(Err(errors)) => {
                     error!(error = %errors, "policies have faults; those read before stay in force");
                     metrics.policies_broken(true);
+                    // If that cannot be noted, the scheduler stops.
+                    let _ = auditor.own("Policies/Read", &errors, "refused");
                 }
                 Some(Ok(changed)) => {
                     info!(version = %self.version, changed = changed.len(), "policies read again");
                     metrics.policies_broken(false);
+                    let names: Vec<&str> = changed.iter().map(|policy| policy.name.as_str()).collect();
+                    let _ = auditor.own("Policies/Read", format_args!("tenants {}", names.join(", ")), "ok");
                     for policy in changed {
                         handle.event(Event::TenantDefined(policy)).await?;
                     }

@@ -22,6 +22,7 @@ use tokio_util::task::TaskTracker;
 use tonic::{Request as Call, Response, Status, Streaming};
 use tracing::info;
 
+use crate::audit::Object;
 use crate::auth::host_caller;
 use crate::driver::{Handle, Link, OUTBOX};
 use crate::enrollment::Certifier;
@@ -66,10 +67,11 @@ impl Sessions for SessionService {
     type AttachStream = Answers<SchedulerMessage>;
 
     async fn attach(&self, call: Call<Streaming<HostMessage>>) -> Result<Response<Self::AttachStream>, Status> {
-        let name = host_caller(&call)?;
+        let (name, object) = (host_caller(&call)?, Object::of(&call));
         let mut messages = call.into_inner();
         let (hello, reported) = session::greeting(name.clone(), &mut messages, HELLO).await?;
         let incarnation = hello.incarnation;
+        object.is(format_args!("incarnation {}, address {}", incarnation.0, hello.address));
         let (outbox, outgoing) = mpsc::channel(OUTBOX);
         let closed = self.stop.child_token();
         let serial = self.serials.fetch_add(1, Ordering::Relaxed);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use partita_audit::AuditError;
 use partita_core::{Action, Core, Event};
 use partita_identity::serve::{BindError, ConnectionLimits, bind, incoming, server};
 use partita_identity::tls::{LiveIdentity, TlsError, live_server_config};
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
+use crate::audit::Auditor;
 use crate::auth::{Gate, GateLayer};
 use crate::cluster::ClusterService;
 use crate::config::{ConfigError, Paths, SchedulerConfig};
@@ -97,6 +99,9 @@ pub enum StartError {
     /// An address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The audit log cannot be used.
+    #[error("the audit log cannot be used; restore it, or put its directory away to begin a new one")]
+    Audit(#[from] AuditError),
     /// The metrics cannot be set up.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
@@ -259,8 +264,9 @@ impl Running {
         };
         let enrollment = EnrollmentService::new(signer.verifier(), certifier, redeemed);
         let modules = ModuleService::new(handle.clone(), files, space);
-        let cluster = ClusterService::new(handle.clone(), Arc::clone(&signer));
-        let gate = GateLayer(Gate::new(signer.verifier(), policies.lifetimes(), metrics.clone()));
+        let auditor = Auditor::open(&paths.audit, policies.in_force(), self.failure.clone())?;
+        let cluster = ClusterService::new(handle.clone(), Arc::clone(&signer), auditor.clone());
+        let gate = GateLayer(Gate::new(signer.verifier(), policies.in_force(), metrics.clone(), auditor.clone()));
         let router = Router::new(modules, jobs, cluster, enrollment, sessions);
         let connections = incoming(listener, tls, ConnectionLimits::default());
         let stop = self.stop.clone();
@@ -277,9 +283,11 @@ impl Running {
         self.tasks.spawn(answers.serve(monitor, monitor_stop));
         let names = config.certificate_names();
         self.spawn(recertify(authority, identity, names));
+        let follower = auditor.clone();
+        self.spawn(auditor.keep_synced());
         self.spawn(async move {
             // It ends with the driver.
-            let _ = policies.follow(handle, metrics).await;
+            let _ = policies.follow(handle, metrics, follower).await;
         });
         Ok(())
     }

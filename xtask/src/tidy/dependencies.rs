@@ -17,6 +17,7 @@ const ORDER: [&str; 19] = [
     "host/daemon",
     "scheduler/core",
     "scheduler/store",
+    "scheduler/audit",
     "scheduler/service",
     "client/logic",
     "client",
