@@ -5,7 +5,7 @@ use super::Fault;
 use crate::workspace::Package;
 
 /// The directories of the tree, bottom first. A package belongs to the entry that is its directory or holds it.
-const ORDER: [&str; 19] = [
+const ORDER: [&str; 20] = [
     "types",
     "policies",
     "protocol",
