@@ -500,7 +500,14 @@ impl ArrayBuilder<'_> {
         self
     }
 
-    /// Says that equal inputs need not give equal outputs.
+    /// Whether a task that runs for much longer than others of its function gets a second attempt at another host, if that has
+    /// nothing else to do; the first result counts. Default true.
+    pub fn speculate(mut self, speculate: bool) -> Self {
+        self.spec.options.speculate = speculate;
+        self
+    }
+
+    /// Says that equal inputs need not give equal outputs. Such tasks are never run twice at once.
     pub fn nondeterministic(mut self) -> Self {
         self.spec.options.deterministic = false;
         self

@@ -80,6 +80,7 @@ fn array(source: ArraySource, arguments: Arguments, inputs: Vec<Edge>) -> ArrayS
         memory_max: Some(ByteSize::gib(1)),
         needs: needs(),
         memoise: true,
+        speculate: false,
         ..ArrayOptions::default()
     };
     ArraySpec { name: "a".into(), source, tasks: TaskCount::FromInputs, arguments, inputs, outputs: 3, options }

@@ -11,7 +11,7 @@ mod watching;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use partita_core::{Action, Event, HostCommand, JobEvent, Reply, TaskEnd};
+use partita_core::{Action, Event, HostCommand, JobEvent, Record, Reply, TaskEnd};
 use partita_types::{AttemptId, AttemptNumber, FrameId, HostId, HostName, Incarnation, JobId, TaskId, TenantId};
 
 use crate::ledger::Ledger;
@@ -30,11 +30,13 @@ pub(crate) struct History {
     /// In this life of the scheduler: the latest attempt of each task that was handed out.
     handed: BTreeMap<TaskId, AttemptNumber>,
     /// Attempts that were handed out and of whose end nothing was heard.
-    open: BTreeMap<TaskId, HostId>,
+    open: BTreeMap<AttemptId, HostId>,
+    /// Attempts that were said to be second ones.
+    second: BTreeSet<AttemptId>,
     /// The attempts that went to hosts together, because hosts give them back together.
-    frames: BTreeMap<(HostId, FrameId), Vec<TaskId>>,
+    frames: BTreeMap<(HostId, FrameId), Vec<AttemptId>>,
     /// Attempts of tasks that ended otherwise during this event: their hosts must be told.
-    to_stop: BTreeMap<TaskId, HostId>,
+    to_stop: BTreeMap<AttemptId, HostId>,
     /// Frames that others got while a tenant had nothing.
     passed_over: BTreeMap<TenantId, u32>,
     /// Which start of each host attached last.
@@ -72,7 +74,7 @@ impl History {
 
     /// Tasks that were handed to a host and of whose end nothing was heard.
     pub(crate) fn tasks_at(&self, host: HostId) -> impl Iterator<Item = TaskId> + '_ {
-        self.open.iter().filter(move |(_, at)| **at == host).map(|(task, _)| *task)
+        self.open.iter().filter(move |(_, at)| **at == host).map(|(attempt, _)| attempt.task)
     }
 
     pub(crate) fn attached(&mut self, host: HostName, incarnation: Incarnation) {
@@ -85,6 +87,7 @@ impl World {
     pub(crate) fn watch_action(&mut self, action: &Action) -> Checked {
         match action {
             Action::Persist(record) => {
+                self.history.note_winners(record);
                 self.history.ledger.add(record)?;
                 self.watch_record(record)
             }
@@ -97,21 +100,21 @@ impl World {
                 Ok(())
             }
             Action::Command { command: HostCommand::Cancel(attempts), .. } => {
-                self.history.to_stop.retain(|task, _| attempts.iter().all(|attempt| attempt.task != *task));
+                self.history.to_stop.retain(|attempt, _| !attempts.contains(attempt));
                 Ok(())
             }
             Action::Command { .. } | Action::Reply { .. } | Action::Disconnect { .. } => Ok(()),
         }
     }
 
-    /// I38: whatever still runs of a task that was cancelled or aborted is stopped, in the same breath.
+    /// I38: whatever still runs of a task that has ended is stopped, in the same breath.
     pub(crate) fn attempts_of_ended_tasks_are_stopped(&mut self) -> Checked {
         let to_stop = std::mem::take(&mut self.history.to_stop);
         let Some(core) = self.scheduler.core() else { return Ok(()) };
-        for (task, host) in to_stop {
+        for (attempt, host) in to_stop {
             let attached = core.hosts().get(host.0 as usize).is_some_and(|host| host.state == "attached");
             ensure(!attached, "attempts_of_ended_tasks_are_stopped", || {
-                format!("task {task} ended, and host {} was not told", host.0)
+                format!("the task of {attempt} ended, and host {} was not told", host.0)
             })?;
         }
         Ok(())
@@ -123,13 +126,13 @@ impl World {
             self.history.ended_at.insert(job, self.now);
         }
         match event {
-            JobEvent::AttemptFailed { attempt, .. } => drop(self.history.open.remove(&attempt.task)),
-            JobEvent::TasksEnded { array, tasks, end } => {
+            JobEvent::AttemptFailed { attempt, .. } => drop(self.history.open.remove(attempt)),
+            JobEvent::TasksEnded { array, tasks, .. } => {
                 for index in tasks.iter().flat_map(|(first, count)| *first..first + count) {
                     let task = TaskId { job, array: *array, index };
-                    let host = self.history.open.remove(&task);
-                    let stops = matches!(end, TaskEnd::Cancelled | TaskEnd::Aborted);
-                    self.history.to_stop.extend(host.filter(|_| stops).map(|host| (task, host)));
+                    let left: Vec<_> = self.history.open_of(task).collect();
+                    self.history.open.retain(|attempt, _| attempt.task != task);
+                    self.history.to_stop.extend(left);
                 }
             }
             _ => {}
@@ -203,18 +206,38 @@ impl World {
 impl History {
     /// A host has given a frame back: none of its attempts is there any more.
     pub(crate) fn given_back(&mut self, host: HostId, frame: FrameId) {
-        for task in self.frames.remove(&(host, frame)).unwrap_or_default() {
-            if self.open.get(&task) == Some(&host) {
-                self.open.remove(&task);
+        for attempt in self.frames.remove(&(host, frame)).unwrap_or_default() {
+            if self.open.get(&attempt) == Some(&host) {
+                self.open.remove(&attempt);
             }
         }
+    }
+
+    /// What succeeded does not run any more; what else runs of its task has to be stopped.
+    fn note_winners(&mut self, record: &Record) {
+        if let Record::Speculated { attempt, .. } = record {
+            self.second.insert(*attempt);
+        }
+        let Record::Succeeded { batch, .. } = record else { return };
+        for (index, number) in batch.indexes.iter().zip(&batch.attempts) {
+            let task = TaskId { job: batch.job, array: batch.array, index: *index };
+            self.open.remove(&AttemptId { task, number: *number });
+        }
+    }
+
+    /// The attempts of a task that are at hosts.
+    fn open_of(&self, task: TaskId) -> impl Iterator<Item = (AttemptId, HostId)> + '_ {
+        let first = AttemptId { task, number: AttemptNumber::FIRST };
+        let of_task = self.open.range(first..).take_while(move |(attempt, _)| attempt.task == task);
+        of_task.map(|(attempt, host)| (*attempt, *host))
     }
 
     fn forget_job(&mut self, job: JobId) {
         let of_job = |task: &TaskId| task.job == job;
         self.ends.retain(|task, _| !of_job(task));
-        self.open.retain(|task, _| !of_job(task));
-        self.frames.retain(|_, tasks| !tasks.iter().any(of_job));
+        self.open.retain(|attempt, _| !of_job(&attempt.task));
+        self.second.retain(|attempt| !of_job(&attempt.task));
+        self.frames.retain(|_, attempts| !attempts.iter().any(|attempt| of_job(&attempt.task)));
         self.handed.retain(|task, _| !of_job(task));
         self.ended.remove(&job);
     }

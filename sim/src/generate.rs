@@ -97,7 +97,8 @@ fn host(random: &mut Random, cores: u64) -> HostPlan {
     let cores = random.between(1, cores);
     let memory = if random.chance(30) { random.between(256, 512) } else { cores * 1024 };
     let joins = if random.chance(20) { random.below(20_000) } else { random.below(1_000) };
-    HostPlan { cores: cores as u32, memory, joins, ..HostPlan::default() }
+    let slow = if random.chance(25) { random.between(3, 8) } else { 1 };
+    HostPlan { cores: cores as u32, memory, joins, slow, ..HostPlan::default() }
 }
 
 fn job(random: &mut Random, tenants: usize, size: &Size) -> JobPlan {
@@ -147,6 +148,7 @@ fn array(random: &mut Random, shapes: &[(u32, u32)], size: &Size) -> (ArrayPlan,
         keep: random.chance(20),
         priority: random.below(3) as i32,
         memory: if random.chance(15) { random.between(65, 200) } else { 64 },
+        speculate: !random.chance(10),
         ..ArrayPlan::default()
     };
     if random.chance(8) && array.memory == 64 {

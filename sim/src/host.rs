@@ -200,6 +200,7 @@ impl World {
                 }
                 if !std::mem::replace(&mut host.welcomed, true) {
                     self.repeat_reports(position);
+                    self.tell_seen(position);
                 }
             }
             HostCommand::Assign { arrays, frames } => {

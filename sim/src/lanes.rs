@@ -6,10 +6,12 @@ use partita_types::{
     AttemptId, ByteSize, Cause, CpuTime, FailedAttempt, Failure, Frame, PartitionId, Report, SucceededBatch, Usage,
 };
 
-use crate::guest::Behaviour;
+use crate::guest::{Behaviour, WALL_TIME};
 use crate::world::{Step, Word, World};
 use crate::{Checked, ensure};
 
+/// How long a task has run at least, and at most, when its host notices that it does.
+const SEEN: (u64, u64) = (250_000, 500_000);
 /// How long ends gather before they are reported.
 const GATHER: u64 = 2_000;
 
@@ -28,6 +30,8 @@ pub(crate) struct Lane {
     serial: u64,
     behaviour: Behaviour,
     cpu: CpuTime,
+    /// Whether the task that runs was seen running for a while.
+    seen: bool,
 }
 
 impl Lane {
@@ -168,6 +172,7 @@ impl World {
                         serial: 0,
                         behaviour: Behaviour { micros: 0, cause: None },
                         cpu: CpuTime::default(),
+                        seen: false,
                     };
                     host.lanes[number] = Some(lane);
                     self.start_task(position, number);
@@ -193,12 +198,40 @@ impl World {
         if behaviour.cause.is_none() && needed.is_some_and(|needed| memory < ByteSize::mib(needed)) {
             behaviour.cause = Some(Cause::Memory);
         }
+        let slow = if self.healed { 1 } else { self.plan.hosts[position].slow.max(1) };
+        if behaviour.cause != Some(Cause::WallTime) {
+            behaviour.micros = (behaviour.micros * slow).min(WALL_TIME.as_micros() as u64);
+        }
         let host = &mut self.hosts[position];
         let process = host.process;
         if let Some(lane) = host.lanes[number].as_mut() {
-            (lane.serial, lane.behaviour) = (serial, behaviour);
+            (lane.serial, lane.behaviour, lane.seen) = (serial, behaviour, false);
+        }
+        let noticed = self.random.processes.between(SEEN.0, SEEN.1);
+        if noticed < behaviour.micros {
+            self.plan_step(noticed, Step::Seen { host: position, process, lane: number, serial });
         }
         self.plan_step(behaviour.micros, Step::EndTask { host: position, process, lane: number, serial });
+    }
+
+    /// The task on a lane runs for a while already.
+    pub(crate) fn on_seen(&mut self, position: usize, process: u64, number: usize, serial: u64) {
+        let host = &mut self.hosts[position];
+        let current = host.process == process && host.alive;
+        let lane = host.lanes[number].as_mut().filter(|lane| current && lane.serial == serial);
+        let Some(lane) = lane else { return };
+        lane.seen = true;
+        let attempt = lane.run().attempt;
+        host.report.started.push(attempt);
+        self.plan_report(position);
+    }
+
+    /// In a new session everything that runs for a while is told again.
+    pub(crate) fn tell_seen(&mut self, position: usize) {
+        let host = &mut self.hosts[position];
+        let seen = host.lanes.iter().flatten().filter(|lane| lane.seen).map(|lane| lane.run().attempt);
+        host.report.started.extend(seen);
+        self.plan_report(position);
     }
 
     /// The task on a lane ends by itself.

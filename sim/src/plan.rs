@@ -134,11 +134,13 @@ pub struct HostPlan {
     pub joins: u64,
     /// What it has beyond its size.
     pub features: FeaturePlan,
+    /// Everything takes so many times longer there, until all has healed; 0 counts as 1.
+    pub slow: u64,
 }
 
 impl Default for HostPlan {
     fn default() -> Self {
-        Self { cores: 1, memory: 1024, joins: 0, features: FeaturePlan::default() }
+        Self { cores: 1, memory: 1024, joins: 0, features: FeaturePlan::default(), slow: 1 }
     }
 }
 
@@ -186,6 +188,8 @@ pub struct ArrayPlan {
     pub own_arguments: bool,
     /// Whether some of its tasks fail whatever happens.
     pub poison: bool,
+    /// Whether its tasks may have second attempts.
+    pub speculate: bool,
     /// When it is added to its job, if not with the submission. Times of later arrays are not before those of earlier ones.
     pub added: Option<u64>,
     /// Whether its first task kills its executor, each time.
@@ -209,6 +213,7 @@ impl Default for ArrayPlan {
             needs: None,
             own_arguments: false,
             poison: false,
+            speculate: true,
             added: None,
             crashes: false,
             memoise: false,
@@ -319,6 +324,7 @@ impl ArrayPlan {
         spec.options.keep = self.keep;
         spec.options.memoise = self.memoise;
         spec.options.needs = self.host.features();
+        spec.options.speculate = self.speculate;
         spec.options.limits.memory = Some(ByteSize::mib(self.memory));
         spec.options.limits.wall_time = Some(crate::guest::WALL_TIME);
         spec

@@ -92,6 +92,13 @@ pub(crate) enum Step {
         lane: usize,
         serial: u64,
     },
+    /// The host notices that the task on a lane runs for a while.
+    Seen {
+        host: usize,
+        process: u64,
+        lane: usize,
+        serial: u64,
+    },
     /// A lane may find something to run.
     TakeWork {
         host: usize,
@@ -313,6 +320,7 @@ impl World {
             | Step::SendReport { host, .. }
             | Step::Prepared { host, .. }
             | Step::EndTask { host, .. }
+            | Step::Seen { host, .. }
             | Step::TakeWork { host, .. }
             | Step::Upload { host, .. } => self.hosts[*host].frozen_until,
             Step::Noticed { .. }
@@ -352,6 +360,7 @@ impl World {
             Step::SendReport { host, session } => self.send_report(host, session),
             Step::Prepared { host, process, work } => self.on_prepared(host, process, work),
             Step::EndTask { host, process, lane, serial } => return self.on_task_end(host, process, lane, serial),
+            Step::Seen { host, process, lane, serial } => self.on_seen(host, process, lane, serial),
             Step::TakeWork { host, process } => {
                 if self.hosts[host].process == process {
                     self.start_lanes(host);

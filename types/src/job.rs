@@ -172,6 +172,9 @@ pub struct ArrayOptions {
     /// later ones. Default false: the random numbers and the clock of a task differ from job to job, and a function that
     /// uses them would be given what others drew.
     pub memoise: bool,
+    /// Start a second attempt of a task that runs for much longer than others of its function, if a host has nothing else
+    /// to do; the first result counts. Default true; means nothing for what is not deterministic.
+    pub speculate: bool,
 }
 
 impl Default for ArrayOptions {
@@ -186,6 +189,7 @@ impl Default for ArrayOptions {
             memory_max: None,
             needs: Features::default(),
             memoise: false,
+            speculate: true,
         }
     }
 }

@@ -55,6 +55,7 @@ pub(super) struct Array {
     #[serde(default)]
     pub(super) resources: BTreeMap<ResourceName, u64>,
     pub(super) memoise: Option<bool>,
+    pub(super) speculate: Option<bool>,
 }
 
 /// All keys of all edges; `resolve` says which go together.

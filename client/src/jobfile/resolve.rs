@@ -286,6 +286,7 @@ fn options(raw: &raw::Array) -> ArrayOptions {
         memory_max: raw.memory_max.map(|size| size.0),
         needs: Features { labels: raw.labels.clone(), resources: raw.resources.clone() },
         memoise: raw.memoise.unwrap_or(default.memoise),
+        speculate: raw.speculate.unwrap_or(default.speculate),
     }
 }
 

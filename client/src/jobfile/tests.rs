@@ -19,6 +19,7 @@ memory = "128MiB"
 cpu_time = "90s"
 retries = 0
 memory_max = "1GiB"
+speculate = false
 [[array]]
 name = "reduce"
 function = "wordfreq.reduce"
@@ -67,6 +68,7 @@ fn the_example_of_the_documentation_becomes_the_job_that_it_says() {
     assert_eq!(map.options.limits.cpu_time, Some(CpuTime::from(Duration::from_secs(90))));
     assert_eq!(map.options.limits.wall_time, None);
     assert_eq!((map.options.retries, map.options.memory_max), (0, Some(ByteSize::gib(1))));
+    assert_eq!((map.options.speculate, spec.arrays[1].options.speculate), (false, true));
     assert_eq!(spec.deadline, Some(Duration::from_secs(3_600)));
     assert_eq!(spec.arrays[1].inputs, [Edge::Slice { array: ArrayIndex(0) }]);
     assert_eq!(spec.arrays[2].inputs, [Edge::Fold { array: ArrayIndex(1), arity: 4 }]);

@@ -264,7 +264,11 @@ impl<P> Engine<P> {
 
     /// Gives frames out (again).
     pub(crate) fn resume(&self) {
-        self.state().held = false;
+        let mut state = self.state();
+        state.held = false;
+        // A scheduler that was restarted does not know who runs for long.
+        state.runs.values_mut().for_each(|run| run.seen = None);
+        drop(state);
         self.wake.notify_all();
     }
 

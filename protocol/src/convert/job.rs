@@ -168,6 +168,7 @@ impl From<ArrayOptions> for wire::ArrayOptions {
             labels,
             resources,
             memoise: options.memoise,
+            speculate: Some(options.speculate),
         }
     }
 }
@@ -187,6 +188,7 @@ impl TryFrom<wire::ArrayOptions> for ArrayOptions {
             memory_max: options.memory_max_bytes.map(ByteSize),
             needs: features_from_wire(options.labels, options.resources)?,
             memoise: options.memoise,
+            speculate: options.speculate.unwrap_or(default.speculate),
         })
     }
 }

@@ -123,7 +123,7 @@ impl Compaction {
             | Record::JobExpired { job, .. }
             | Record::JobReleased { job } => *job,
             Record::Succeeded { batch, .. } => batch.job,
-            Record::AttemptFailed { attempt, .. } => attempt.task.job,
+            Record::AttemptFailed { attempt, .. } | Record::Speculated { attempt, .. } => attempt.task.job,
             Record::Uploaded { partition, .. } => partition.attempt.task.job,
         };
         if !self.is_forgotten(job) {

@@ -131,7 +131,7 @@ impl Core {
         let failure = Failure::new(Cause::Unrunnable, why);
         let (attempt, usage, at) = (AttemptId { task, number }, Usage::default(), self.now);
         self.commit(
-            Record::AttemptFailed { attempt, failure, usage, last: true, at, host: None, memory: None },
+            Record::AttemptFailed { attempt, failure, usage, last: true, at, host: None, memory: None, other: false },
             actions,
         );
     }

@@ -64,13 +64,20 @@ impl Core {
             State::Delayed => Some(self.explain_delay(job, array, index)),
             State::Ready => Some(ready.to_owned()),
             State::Assigned => {
-                let host = task.frame().and_then(|slot| self.frames.get(slot)).map(|frame| frame.host)?;
-                let host = &self.hosts[host.0 as usize];
-                let how = if host.is_attached() { "" } else { ", which is detached and may come back" };
-                Some(format!("attempt {} is at host {}{how}", task.attempt, host.name))
+                let attempts: Vec<String> =
+                    job.attempts_at_hosts(array, index).filter_map(|at| self.explain_attempt(at)).collect();
+                (!attempts.is_empty()).then(|| attempts.join("; "))
             }
             State::Succeeded | State::Failed | State::Cancelled | State::Aborted => None,
         }
+    }
+
+    fn explain_attempt(&self, (slot, number): (u32, AttemptNumber)) -> Option<String> {
+        let frame = self.frames.get(slot)?;
+        let host = &self.hosts[frame.host.0 as usize];
+        let how = if host.is_attached() { "" } else { ", which is detached and may come back" };
+        let why = if frame.speculative { " (speculative: an earlier one runs for very long)" } else { "" };
+        Some(format!("attempt {number}{why} is at host {}{how}", host.name))
     }
 
     fn explain_waiting(&self, job: &Job, array: u32, index: u32) -> String {

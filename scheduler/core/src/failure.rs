@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use partita_types::{ArrayIndex, AttemptId, Cause, Failure, HostId, JobId, Timestamp, Usage};
+use partita_types::{ArrayIndex, AttemptId, AttemptNumber, Cause, Failure, HostId, JobId, Timestamp, Usage};
 
 use crate::action::{Action, HostCommand, JobEnd, JobEvent, Refusal, Reply, TaskEnd};
 use crate::lives::is_worn_out;
@@ -63,8 +63,9 @@ impl Core {
         let Some(job) = self.find_job(attempt.task.job) else { return };
         let Some(task) = job.find_task(attempt.task.array, attempt.task.index) else { return };
         let retries = job.array(attempt.task.array.0).spec.options.retries;
-        let mut last = is_last(task, failure.cause, retries);
-        let memory = self.raised_memory(attempt, failure.cause);
+        let other = job.attempts_at_hosts(attempt.task.array.0, attempt.task.index).next().is_some();
+        let mut last = !other && is_last(task, failure.cause, retries);
+        let memory = if other { None } else { self.raised_memory(attempt, failure.cause) };
         if let Some(memory) = memory {
             last = is_worn_out(task.attempt);
             failure.message.push_str(&format!("; the next attempt may use {memory}"));
@@ -76,12 +77,15 @@ impl Core {
             last = true;
         }
         let host = self.hosts.get(host.0 as usize).map(|host| host.name.clone());
-        self.commit(Record::AttemptFailed { attempt, failure, usage, last, at: self.now, host, memory }, actions);
+        let (other, at) = (other && !last, self.now);
+        self.commit(Record::AttemptFailed { attempt, failure, usage, last, at, host, memory, other }, actions);
     }
 
     /// The effect of [`Record::AttemptFailed`].
     pub(crate) fn take_failure(&mut self, record: &Record, actions: &mut Vec<Action>) -> bool {
-        let Record::AttemptFailed { attempt, failure, usage, last, at, host, memory } = record else { return false };
+        let Record::AttemptFailed { attempt, failure, usage, last, at, host, memory, other } = record else {
+            return false;
+        };
         let (attempt, usage, last, at) = (*attempt, *usage, *last, *at);
         let (id, array, index) = (attempt.task.job, attempt.task.array, attempt.task.index);
         let Some(job) = self.find_job(id) else { return false };
@@ -89,8 +93,8 @@ impl Core {
         let mut task = *task;
         task.attempt = task.attempt.max(attempt.number.0.get());
         match Charge::of(failure.cause) {
-            // With more memory it is not the same again.
-            _ if memory.is_some() => {}
+            // With more memory it is not the same again; and what the other attempt comes to decides.
+            _ if memory.is_some() || *other => {}
             Charge::Blamed => task.blamed = task.blamed.saturating_add(1),
             Charge::Excused => task.excused = task.excused.saturating_add(1),
             Charge::Free | Charge::Yielded => {}
@@ -108,6 +112,9 @@ impl Core {
             (slot.attempt, slot.blamed, slot.excused) = (task.attempt, task.blamed, task.excused);
             job.totals.attempts += u64::from(host.is_some());
             match (last, wait.is_zero()) {
+                // In a replay the task may still wait after an earlier failure, though later attempts were made.
+                _ if *other && task.state == State::Delayed => job.settle(array.0, index),
+                _ if *other => {}
                 (true, _) => {}
                 (false, true) => job.settle(array.0, index),
                 (false, false) => job.delay(array.0, index),
@@ -115,8 +122,8 @@ impl Core {
         });
         if last {
             self.fail_task(attempt, failure, at, actions);
-        } else if !wait.is_zero() {
-            self.timers.set(at.after(wait), Timer::Wake(attempt));
+        } else if let Some(number) = AttemptNumber::from_wire(task.attempt).filter(|_| !*other && !wait.is_zero()) {
+            self.timers.set(at.after(wait), Timer::Wake(AttemptId { task: attempt.task, number }));
         }
         true
     }
@@ -125,15 +132,16 @@ impl Core {
     fn fail_task(&mut self, attempt: AttemptId, failure: &Failure, at: Timestamp, actions: &mut Vec<Action>) {
         let (id, array, index) = (attempt.task.job, attempt.task.array.0, attempt.task.index);
         let changed = self.change_job(id, |job| {
-            job.finish(array, index, State::Failed);
+            let mut stopped = Vec::new();
+            job.finish(array, index, State::Failed, &mut stopped);
             let aborted = job.unfinished_dependents(array, index);
-            let end = |job: &mut crate::job::Job, tasks: &[(u32, u32)], state| -> Vec<Stopped> {
-                tasks.iter().filter_map(|(array, index)| job.finish(*array, *index, state)).collect()
+            let mut end = |job: &mut crate::job::Job, tasks: &[(u32, u32)], state| {
+                tasks.iter().for_each(|(array, index)| job.finish(*array, *index, state, &mut stopped));
             };
-            let mut stopped = end(job, &aborted, State::Aborted);
+            end(job, &aborted, State::Aborted);
             // A job that had ended only rebuilds outputs that somebody asked for. The rest of that may go on.
             let rest = if job.end.is_none() { job.unfinished_tasks() } else { Vec::new() };
-            stopped.extend(end(job, &rest, State::Cancelled));
+            end(job, &rest, State::Cancelled);
             if job.failure.is_none() && job.end.is_none() {
                 job.failure = Some((attempt.task, attempt.number.0.get(), failure.clone()));
             }
@@ -169,8 +177,8 @@ impl Core {
         }
         let Some((tasks, stopped)) = self.change_job(id, |job| {
             let tasks = job.unfinished_tasks();
-            let stop = |(array, index): &(u32, u32)| job.finish(*array, *index, State::Cancelled);
-            let stopped: Vec<Stopped> = tasks.iter().filter_map(stop).collect();
+            let mut stopped = Vec::new();
+            tasks.iter().for_each(|(array, index)| job.finish(*array, *index, State::Cancelled, &mut stopped));
             (tasks, stopped)
         }) else {
             return false;
@@ -242,7 +250,7 @@ fn backoff(task: &Task, cause: Cause, first: Duration, attempt: AttemptId) -> Du
 
 #[cfg(test)]
 mod tests {
-    use partita_types::{AttemptNumber, TaskId, TenantId};
+    use partita_types::{TaskId, TenantId};
 
     use super::*;
 

@@ -37,6 +37,8 @@ pub(crate) struct LiveFrame {
     pub(crate) needs: Option<Arc<Features>>,
     /// Whether an attempt of it was seen running.
     pub(crate) started: bool,
+    /// Whether it has the second attempt of a task of which another one runs, or ran when it was handed out.
+    pub(crate) speculative: bool,
 }
 
 impl LiveFrame {

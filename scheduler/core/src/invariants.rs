@@ -26,9 +26,9 @@ pub struct Violation {
     pub detail: String,
 }
 
-type Checked = Result<(), Violation>;
+pub(crate) type Checked = Result<(), Violation>;
 
-fn ensure(holds: bool, invariant: &'static str, detail: impl FnOnce() -> String) -> Checked {
+pub(crate) fn ensure(holds: bool, invariant: &'static str, detail: impl FnOnce() -> String) -> Checked {
     if holds { Ok(()) } else { Err(Violation { invariant, detail: detail() }) }
 }
 
@@ -63,7 +63,8 @@ impl Core {
         nothing_is_borrowed_beyond_its_limit(self)?;
         a_guarantee_is_reclaimed_in_time(self)?;
         only_borrowers_are_preempted(self)?;
-        frames_are_where_their_needs_are_met(self)
+        frames_are_where_their_needs_are_met(self)?;
+        self.at_most_two_attempts_of_a_task_run()
     }
 
     /// What costs as little as one look at each host.
@@ -270,8 +271,7 @@ fn an_assigned_task_is_in_exactly_one_frame(core: &Core) -> Checked {
     let name = "an_assigned_task_is_in_exactly_one_frame";
     for (slot, frame) in core.frames.iter() {
         let open = core.find_job(frame.job).map_or(0, |job| {
-            let here =
-                |index: &&u32| job.find_task(frame.array, **index).is_some_and(|task| task.frame() == Some(slot));
+            let here = |index: &&u32| job.attempt_in(frame.array, **index, slot).is_some();
             frame.indexes.iter().filter(here).count()
         });
         ensure(open == frame.open as usize && frame.open + frame.stopping > 0, name, || format!("frame {frame:?}"))?;
@@ -283,8 +283,11 @@ fn an_assigned_task_is_in_exactly_one_frame(core: &Core) -> Checked {
         .flat_map(|job| &job.arrays)
         .map(|array| u64::from(array.counts.of(State::Assigned)))
         .sum();
+    let jobs = core.tenants.iter().flat_map(|tenant| tenant.jobs());
+    let seconds = jobs.flat_map(|job| job.pairs.iter()).filter(|(_, pair)| pair.second.is_some()).count() as u64;
     let open: u64 = core.frames.iter().map(|(_, frame)| u64::from(frame.open)).sum();
-    ensure(assigned == open, name, || format!("{assigned} tasks are assigned, {open} are in frames"))
+    let attempts = assigned + seconds;
+    ensure(attempts == open, name, || format!("{attempts} attempts are assigned, {open} are in frames"))
 }
 
 /// I11. Only hosts that can answer are asked, for frames that they have or had, and for few at a time.

@@ -8,6 +8,7 @@ use partita_types::{ArrayIndex, ArraySpec, DatasetPlan, Failure, JobId, OutputIn
 use crate::action::JobEnd;
 use crate::array::{Array, Consumer, Input};
 use crate::event::IdempotencyKey;
+use crate::pairs::Pairs;
 use crate::shape::Shape;
 use crate::task::Task;
 use crate::view::{ArrayView, JobTotals, JobView, TaskCounts};
@@ -32,6 +33,8 @@ pub(crate) struct Job {
     pub(crate) dirty: Vec<u32>,
     /// A buffer for the readers of a task.
     pub(crate) scratch: Vec<(u32, u32)>,
+    /// The tasks that were given a second attempt while the first one ran.
+    pub(crate) pairs: Pairs,
 }
 
 impl Job {
@@ -50,6 +53,7 @@ impl Job {
             keys: Vec::new(),
             dirty: Vec::new(),
             scratch: Vec::new(),
+            pairs: Pairs::default(),
         }
     }
 

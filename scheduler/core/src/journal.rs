@@ -64,6 +64,7 @@ impl Core {
             Record::TenantUsed { tenant, cpu, peak_memory } => self.add_use(*tenant, *cpu, *peak_memory),
             Record::LifeBegan { number, .. } => self.take_life(*number),
             Record::Unrunnable { job, array, task, since } => self.unrunnable.take((*job, array.0, *task), *since),
+            Record::Speculated { attempt, .. } => self.take_speculation(*attempt),
         };
         self.stale += u64::from(!fits);
     }

@@ -2,6 +2,7 @@
 
 use partita_types::{CpuTime, ModuleId};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// About how long one frame shall keep an executor busy: long enough to hide the round trip to the scheduler, short
 /// enough that a fair share is soon restored.
@@ -18,6 +19,8 @@ const LONG_NANOS: u64 = 20_000_000;
 pub(crate) struct RunTime {
     /// Moving mean of CPU time per task; `None` until a task has ended.
     mean_nanos: Option<u64>,
+    /// How many tasks that is known from.
+    tasks: u64,
 }
 
 impl RunTime {
@@ -26,6 +29,7 @@ impl RunTime {
         if tasks == 0 {
             return;
         }
+        self.tasks = self.tasks.saturating_add(tasks);
         let sample = (cpu.micros.saturating_mul(1_000) / tasks).max(TASK_FLOOR_NANOS);
         self.mean_nanos = Some(match self.mean_nanos {
             None => sample,
@@ -37,6 +41,11 @@ impl RunTime {
     pub(crate) fn frame_tasks(self) -> u32 {
         let tasks = self.mean_nanos.map_or(1, |mean| (FRAME_TARGET_NANOS / mean.max(1)).clamp(1, FRAME_TASKS_MAX));
         u32::try_from(tasks).unwrap_or(1)
+    }
+
+    /// About how long a task takes, if that is known from so many at least.
+    pub(crate) fn known_from(self, tasks: u64) -> Option<Duration> {
+        self.mean_nanos.filter(|_| self.tasks >= tasks).map(Duration::from_nanos)
     }
 
     pub(crate) fn is_unknown(self) -> bool {

@@ -32,6 +32,7 @@ mod learned;
 mod lives;
 mod locations;
 mod modules;
+mod pairs;
 mod placement;
 mod plan;
 mod planted;
@@ -49,6 +50,7 @@ mod reuse;
 mod session;
 mod shape;
 mod share;
+mod speculation;
 mod states;
 mod submission;
 mod task;
@@ -83,6 +85,7 @@ use crate::questions::Questions;
 use crate::results::Locate;
 use crate::retraction::Retractions;
 use crate::share::Cohorts;
+use crate::speculation::Stragglers;
 use crate::task::Place;
 use crate::tenant::Tenant;
 use crate::timers::Timers;
@@ -114,6 +117,7 @@ pub struct Core {
     /// Frames that were stopped in favour of guarantees.
     preempted: u64,
     known_hosts: KnownHosts,
+    stragglers: Stragglers,
     /// A fault on purpose.
     planted: Option<Bug>,
     lives: Lives,

@@ -13,10 +13,13 @@ use crate::share::frame_cpu;
 
 /// What one host gets at once.
 #[derive(Default)]
-struct Assignment {
+pub(crate) struct Assignment {
     arrays: Vec<ArrayHeader>,
     frames: Vec<Frame>,
 }
+
+/// What hosts get after one event.
+pub(crate) type Assignments = BTreeMap<HostId, Assignment>;
 
 impl Core {
     /// Hands out what can be handed out, and takes back what is guaranteed to others.
@@ -26,17 +29,15 @@ impl Core {
             return;
         }
         self.prune_claims();
-        let mut assignments: BTreeMap<HostId, Assignment> = BTreeMap::new();
+        let mut assignments = Assignments::new();
         // A second round for those whom the first frames of others have left more.
         while self.place_round(&mut assignments) {}
-        for (host, Assignment { arrays, frames }) in assignments {
-            actions.push(Action::Command { host, command: HostCommand::Assign { arrays, frames } });
-        }
+        send(assignments, actions);
         self.reclaim_guarantees(actions);
     }
 
     /// Each step makes one frame or rules one tenant out. Returns whether a tenant that was ruled out may have a chance again.
-    fn place_round(&mut self, assignments: &mut BTreeMap<HostId, Assignment>) -> bool {
+    fn place_round(&mut self, assignments: &mut Assignments) -> bool {
         let capacity = self.capacity();
         let mut passed = BTreeSet::new();
         let (mut withheld, mut again) = (false, false);
@@ -51,8 +52,10 @@ impl Core {
                 continue;
             }
             withheld |= planned.withheld;
+            let claims = self.claims.len();
             let placed = planned.plan.is_some_and(|plan| self.hand_out(plan, assignments));
-            again |= placed && withheld;
+            // A claim that is settled leaves its room to those who were passed over for it.
+            again |= placed && (withheld || self.claims.len() < claims);
             if !placed {
                 passed.insert(tenant);
             }
@@ -61,12 +64,15 @@ impl Core {
     }
 
     /// Makes a plan true. Returns whether it could be.
-    fn hand_out(&mut self, plan: Plan, assignments: &mut BTreeMap<HostId, Assignment>) -> bool {
+    pub(crate) fn hand_out(&mut self, plan: Plan, assignments: &mut Assignments) -> bool {
         let Some(inputs) = self.frame_inputs(&plan) else { return false };
         let (slot, id) = self.frames.reserve(self.now);
         let (job, array, host) = (plan.job, ArrayIndex(plan.array), plan.host);
         let floor = self.lives.floor();
-        let attempts = self.change_job(job, |job| job.assign(plan.array, &plan.indexes, slot, floor));
+        let attempts = self.change_job(job, |job| match plan.speculative {
+            true => plan.indexes.iter().filter_map(|index| job.add_second(plan.array, *index, slot, floor)).collect(),
+            false => job.assign(plan.array, &plan.indexes, slot, floor),
+        });
         let (Some(attempts), Some(owner)) = (attempts, self.find_job(job)) else { return false };
         let frame = framing::frame(id, owner, &plan, attempts, inputs);
         let header = owner.array(plan.array).header(job, array, owner.submitted);
@@ -79,7 +85,7 @@ impl Core {
             assignment.arrays.extend(header);
         }
         assignment.frames.push(frame);
-        let Plan { indexes, memory, long, .. } = plan;
+        let Plan { indexes, memory, long, speculative, .. } = plan;
         let live = LiveFrame {
             id,
             job,
@@ -93,6 +99,7 @@ impl Core {
             preempted: false,
             needs,
             started: false,
+            speculative,
         };
         self.reserve(slot, live);
         self.settle_claim(job.tenant, (job.number, array.0), memory);
@@ -109,10 +116,18 @@ impl Core {
         if let Some(needs) = &frame.needs {
             host.take_resources(needs);
         }
+        self.stragglers.copies += u32::from(frame.speculative);
         let usage = &mut self.tenants[frame.job.tenant.0 as usize].usage;
         usage.frames += 1;
         usage.memory += frame.memory;
         usage.cpu_thirds += u64::from(frame_cpu(frame.long));
         self.frames.put(slot, frame);
+    }
+}
+
+/// Tells hosts what they get.
+pub(crate) fn send(assignments: Assignments, actions: &mut Vec<Action>) {
+    for (host, Assignment { arrays, frames }) in assignments {
+        actions.push(Action::Command { host, command: HostCommand::Assign { arrays, frames } });
     }
 }

@@ -42,6 +42,8 @@ pub(crate) struct Plan {
     pub(crate) long: bool,
     /// Of a frame of copies for each task the attempt whose outputs it gets; else empty.
     pub(crate) reuse: Vec<AttemptId>,
+    /// Whether its only task runs already, and gets a second attempt.
+    pub(crate) speculative: bool,
 }
 
 /// What comes next of a tenant.
@@ -264,6 +266,7 @@ impl Core {
             memory: lot.memory,
             long: run_time.is_long(),
             reuse: Vec::new(),
+            speculative: false,
         }
     }
 
@@ -360,7 +363,7 @@ fn largest(bytes: &BTreeMap<HostId, u64>) -> Option<HostId> {
 }
 
 /// The host where a frame starts soonest, counting the time that missing bytes take to come.
-fn cheapest(hosts: &[HostId], bytes: &BTreeMap<HostId, u64>, load: impl Fn(HostId) -> u64) -> HostId {
+pub(crate) fn cheapest(hosts: &[HostId], bytes: &BTreeMap<HostId, u64>, load: impl Fn(HostId) -> u64) -> HostId {
     let total = bytes.values().copied().fold(0, u64::saturating_add);
     let cost = |host: HostId| {
         let missing = total.saturating_sub(bytes.get(&host).copied().unwrap_or(0));

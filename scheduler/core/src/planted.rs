@@ -24,11 +24,15 @@ pub enum Bug {
     BorrowBeyondLimit,
     /// Outputs that are lost with their host are not rebuilt.
     LostOutputsForgotten,
+    /// What the slower of two attempts had reserved is not given back.
+    LoserKeepsReservation,
+    /// The slower of two attempts is not stopped.
+    LoserRunsOn,
 }
 
 impl Bug {
     /// Every bug.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::StaleAttemptAccepted,
         Self::QuotaKeptOnHostLoss,
         Self::LostWakeUp,
@@ -37,6 +41,8 @@ impl Bug {
         Self::WrongSliceParent,
         Self::BorrowBeyondLimit,
         Self::LostOutputsForgotten,
+        Self::LoserKeepsReservation,
+        Self::LoserRunsOn,
     ];
 
     /// How it is called on a command line.
@@ -51,6 +57,8 @@ impl Bug {
             Self::WrongSliceParent => "wrong-slice-parent",
             Self::BorrowBeyondLimit => "borrow-beyond-limit",
             Self::LostOutputsForgotten => "lost-outputs-forgotten",
+            Self::LoserKeepsReservation => "loser-keeps-reservation",
+            Self::LoserRunsOn => "loser-runs-on",
         }
     }
 }

@@ -12,7 +12,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use partita_types::{AttemptId, AttemptNumber, Cause, Failure, HostId, ResourceName, TaskId, TenantId, Timestamp};
+use partita_types::{AttemptId, Cause, Failure, HostId, ResourceName, TaskId, TenantId, Timestamp};
 
 use crate::Core;
 use crate::action::{Action, HostCommand};
@@ -200,6 +200,8 @@ impl Core {
         let owner = &self.tenants[frame.job.tenant.0 as usize];
         let stranger = owner.entitlement.cohort != tenant.entitlement.cohort;
         let array = self.find_job(frame.job).and_then(|job| job.find_array(frame.array));
+        // A second attempt is the least loss: the first one goes on.
+        let array = array.filter(|_| !frame.speculative);
         let priority = array.map_or(i32::MIN, |array| array.spec.options.priority);
         (stranger, priority, Reverse(frame.number()))
     }
@@ -226,8 +228,7 @@ impl Core {
         let Some(frame) = self.frames.get(slot) else { return };
         let Some(job) = self.find_job(frame.job) else { return };
         for index in &frame.indexes {
-            let task = job.find_task(frame.array, *index).filter(|task| task.frame() == Some(slot));
-            let number = task.and_then(|task| AttemptNumber::from_wire(task.attempt));
+            let number = job.attempt_in(frame.array, *index, slot);
             let task = TaskId { job: frame.job, array: frame.array, index: *index };
             attempts.extend(number.map(|number| AttemptId { task, number }));
         }
@@ -243,8 +244,8 @@ impl Core {
     }
 
     /// What to write down of an attempt that a host says was cancelled: perhaps it was told to stop in favour of another tenant.
-    pub(crate) fn cause_of_stop(&self, task: TaskId, failure: Failure) -> Failure {
-        let slot = self.find_job(task.job).and_then(|job| job.find_task(task.array, task.index)?.frame());
+    pub(crate) fn cause_of_stop(&self, AttemptId { task, number }: AttemptId, failure: Failure) -> Failure {
+        let slot = self.find_job(task.job).and_then(|job| job.slot_of(task.array, task.index, number));
         let victim = slot.and_then(|slot| self.frames.get(slot)).is_some_and(|frame| frame.preempted);
         if victim && failure.cause == Cause::Cancelled { preempted() } else { failure }
     }

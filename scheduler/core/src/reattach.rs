@@ -52,7 +52,7 @@ impl Core {
         let mut gone = Vec::new();
         for mut failed in failures {
             let AttemptId { task, number } = failed.attempt;
-            failed.failure = self.cause_of_stop(task, failed.failure);
+            failed.failure = self.cause_of_stop(failed.attempt, failed.failure);
             if self.is_unwritten(failed.attempt) || self.close_attempt(host, task, number) {
                 gone.extend(self.take_failed(host, failed, actions));
             }
@@ -151,8 +151,9 @@ impl Core {
                 if current && equal && !elsewhere && wanted { Claim::Copy } else { Claim::Unwanted }
             }
             State::Assigned => {
-                let here = task.frame().and_then(|slot| self.frames.get(slot)).is_some_and(|frame| frame.host == host);
-                if here && current { Claim::Finished } else { Claim::Unwanted }
+                let slot = job.slot_of(attempt.task.array, attempt.task.index, attempt.number);
+                let here = slot.and_then(|slot| self.frames.get(slot)).is_some_and(|frame| frame.host == host);
+                if here { Claim::Finished } else { Claim::Unwanted }
             }
             // Even if what it read is not known to be there: it was, and the record of that is lost, or yet to come.
             State::Ready | State::Waiting | State::Delayed if self.is_unwritten(attempt) => Claim::Finished,
@@ -204,10 +205,7 @@ impl Core {
     ) -> Option<u32> {
         let frame = self.frames.get(slot)?;
         let (host, job) = (frame.host, self.find_job(held.job));
-        let open = |index: u32| {
-            let task = job.and_then(|job| job.find_task(held.array, index));
-            task.filter(|task| task.frame() == Some(slot)).and_then(|task| AttemptNumber::from_wire(task.attempt))
-        };
+        let open = |index: u32| job.and_then(|job| job.attempt_in(held.array, index, slot));
         let mut at_host: BTreeMap<u32, AttemptNumber> = attempts(held).collect();
         let mut missing = Vec::new();
         for index in &frame.indexes {
@@ -261,7 +259,6 @@ impl Core {
         let memory = self.room_for(host, held);
         let slot = memory.and_then(|_| self.frames.readmit(held.id, self.now));
         if slot.is_none() {
-            self.skip_numbers(held, &current);
             rest.append(&mut current);
         }
         stop.extend(rest.iter().map(|(index, number)| attempt(held, *index, *number)));
@@ -284,19 +281,10 @@ impl Core {
             preempted: false,
             needs: self.find_job(held.job).and_then(|job| job.array(held.array.0).needs.clone()),
             started: false,
+            speculative: false,
         };
         self.reserve(slot, frame);
         self.release_or_reap(slot)
-    }
-
-    /// Attempts that could have been taken over, and are stopped instead: their tasks go on with the next number, so that
-    /// what is still said of these means nothing.
-    fn skip_numbers(&mut self, held: &HeldFrame, attempts: &[(u32, AttemptNumber)]) {
-        self.change_job(held.job, |job| {
-            for (index, number) in attempts {
-                job.task_mut(held.array.0, *index).attempt = number.0.get();
-            }
-        });
     }
 
     /// The memory that a held frame reserves, if host and quota have room for it: limits are never exceeded, not even for

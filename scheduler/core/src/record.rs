@@ -97,6 +97,8 @@ pub enum Record {
         host: Option<HostName>,
         /// Memory of the next attempt, if this one ran out of its own and there is more to be had.
         memory: Option<ByteSize>,
+        /// Whether another attempt of the task went on, so that this one decides nothing.
+        other: bool,
     },
     /// The outputs of succeeded tasks are gone and wanted: they run again.
     Lost {
@@ -178,6 +180,15 @@ pub enum Record {
         /// Since when; not any more, if not given.
         since: Option<Timestamp>,
     },
+    /// A task was given a second attempt, because the first one runs for very long.
+    Speculated {
+        /// The second attempt.
+        attempt: AttemptId,
+        /// Where it runs.
+        host: HostName,
+        /// When it was handed out.
+        at: Timestamp,
+    },
 }
 
 impl Record {
@@ -204,7 +215,8 @@ impl Record {
             | Self::HostLost { .. }
             | Self::JobsForgotten { .. }
             | Self::TenantUsed { .. }
-            | Self::Unrunnable { .. } => false,
+            | Self::Unrunnable { .. }
+            | Self::Speculated { .. } => false,
         }
     }
 }

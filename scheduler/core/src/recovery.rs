@@ -125,7 +125,7 @@ impl Core {
         let failure = Failure::new(Cause::DataLost, why);
         let (usage, at) = (Usage::default(), self.now);
         self.commit(
-            Record::AttemptFailed { attempt, failure, usage, last: true, at, host: None, memory: None },
+            Record::AttemptFailed { attempt, failure, usage, last: true, at, host: None, memory: None, other: false },
             actions,
         );
     }
@@ -192,7 +192,7 @@ impl Job {
     /// Whether a task cannot run again: its bytes came from a client, something that it reads ended without outputs, or it
     /// ran too often.
     fn is_hopeless(&self, array: u32, index: u32) -> bool {
-        let worn_out = is_worn_out(self.task(array, index).attempt);
+        let worn_out = is_worn_out(self.task(array, index).latest());
         self.array(array).is_upload() || worn_out || self.dead_source(array, index).is_some()
     }
 

@@ -15,10 +15,6 @@ use crate::record::Record;
 use crate::share::frame_cpu;
 use crate::task::{Place, State};
 
-/// What a task's slot holds between the report of its attempt and the effect of that, so that a report that names it
-/// twice is noticed.
-const REPORTED: u32 = u32::MAX;
-
 impl Core {
     pub(crate) fn on_report(&mut self, host: HostId, report: Report, actions: &mut Vec<Action>) {
         for batch in report.succeeded {
@@ -27,7 +23,7 @@ impl Core {
         for failed in report.failed {
             self.on_failed(host, failed, actions);
         }
-        self.note_started(&report.started);
+        self.note_started(host, &report.started);
         for frame in report.finished_frames {
             self.on_frame_finished(host, frame, actions);
         }
@@ -69,10 +65,13 @@ impl Core {
 
     /// Learns how long tasks of a function take. Only what was just measured counts, so this is no effect of a record.
     fn learn(&mut self, batch: &SucceededBatch) {
-        let learned = self.find_job(batch.job).map(|job| job.array(batch.array.0).learned);
+        let array = self.find_job(batch.job).map(|job| job.array(batch.array.0));
+        let learned = array.map(|array| array.learned);
+        // More than its limit nothing can have used, whatever a host says.
+        let most = array.map_or(CpuTime::default(), |array| array.limits.cpu_time.min(array.limits.wall_time.into()));
         // What did not run says nothing.
         let ran = || batch.usage.iter().filter(|usage| **usage != Usage::default());
-        let cpu = ran().fold(CpuTime::default(), |sum, usage| sum.saturating_add(usage.cpu));
+        let cpu = ran().fold(CpuTime::default(), |sum, usage| sum.saturating_add(usage.cpu.min(most)));
         let tasks = ran().count() as u64;
         let tenant = &mut self.tenants[batch.job.tenant.0 as usize];
         let Some(learned) = learned else { return };
@@ -102,7 +101,7 @@ impl Core {
 
     fn on_failed(&mut self, host: HostId, mut failed: FailedAttempt, actions: &mut Vec<Action>) {
         let attempt = failed.attempt;
-        failed.failure = self.cause_of_stop(attempt.task, failed.failure);
+        failed.failure = self.cause_of_stop(attempt, failed.failure);
         if !self.close_attempt(host, attempt.task, attempt.number) {
             return;
         }
@@ -141,17 +140,18 @@ impl Core {
     pub(crate) fn take_back(&mut self, slot: u32, failure: &Failure, actions: &mut Vec<Action>) {
         let Some(frame) = self.frames.get(slot) else { return };
         let (id, array, host) = (frame.job, frame.array, frame.host);
-        let open: Vec<u32> = match self.find_job(id) {
+        let open: Vec<(u32, AttemptNumber)> = match self.find_job(id) {
             Some(job) => {
-                let here = |index: &u32| job.find_task(array, *index).is_some_and(|task| task.frame() == Some(slot));
-                frame.indexes.iter().copied().filter(here).collect()
+                let here = |index: &u32| Some((*index, job.attempt_in(array, *index, slot)?));
+                frame.indexes.iter().filter_map(here).collect()
             }
             None => Vec::new(),
         };
-        for index in open {
+        for (index, number) in open {
             let task = TaskId { job: id, array, index };
-            let number = self.find_job(id).and_then(|job| AttemptNumber::from_wire(job.task(array.0, index).attempt));
-            let Some(number) = number.filter(|number| self.close_attempt(host, task, *number)) else { continue };
+            if !self.close_attempt(host, task, number) {
+                continue;
+            }
             let attempt = AttemptId { task, number };
             self.record_failure(attempt, host, failure.clone(), Usage::default(), actions);
         }
@@ -161,8 +161,8 @@ impl Core {
     /// Takes an attempt out of its frame, if `host` has it and nobody ended it before. The effect must follow at once.
     pub(crate) fn close_attempt(&mut self, host: HostId, task: TaskId, number: AttemptNumber) -> bool {
         let slot = self.find_job(task.job).and_then(|job| {
-            let slot = job.find_task(task.array, task.index)?;
-            slot.frame().filter(|_| slot.attempt == number.0.get() || self.has(Bug::StaleAttemptAccepted))
+            let any = || job.find_task(task.array, task.index)?.frame().filter(|_| self.has(Bug::StaleAttemptAccepted));
+            job.slot_of(task.array, task.index, number).or_else(any)
         });
         let slot = slot.filter(|slot| self.frames.get(*slot).is_some_and(|frame| frame.host == host));
         let Some(slot) = slot else {
@@ -171,7 +171,7 @@ impl Core {
         };
         let tenant = self.tenants.get_mut(task.job.tenant.0 as usize);
         if let Some(job) = tenant.and_then(|tenant| tenant.job_mut(task.job.number)) {
-            job.task_mut(task.array.0, task.index).set_frame(REPORTED);
+            job.leave_frame(task.array.0, task.index, slot);
         }
         self.hosts[host.0 as usize].assigned_tasks -= 1;
         let empty = self.frames.get_mut(slot).is_some_and(|frame| {
@@ -214,6 +214,8 @@ impl Core {
         if let Some(needs) = &frame.needs {
             host.give_resources(needs);
         }
+        self.stragglers.copies -= u32::from(frame.speculative);
+        let kept = kept || frame.speculative && self.has(Bug::LoserKeepsReservation);
         let usage = &mut self.tenants[frame.job.tenant.0 as usize].usage;
         if kept {
             return;
@@ -239,13 +241,14 @@ impl Core {
         let (id, array) = (batch.job, batch.array.0);
         let Some(owner) = self.find_job(id).and_then(|job| job.find_array(batch.array)) else { return false };
         let width = owner.spec.outputs as usize;
+        let mut stopped = Vec::new();
         let Some(mut ended) = self.change_job(id, |job| {
             let mut ended = Vec::with_capacity(batch.indexes.len());
             let outputs = batch.outputs.chunks_exact(width.max(1));
             for ((index, number), infos) in batch.indexes.iter().zip(&batch.attempts).zip(outputs) {
                 let task = job.find_task(batch.array, *index);
                 if task.is_some_and(|task| !task.state.is_final()) {
-                    job.succeed(array, *index, *number, infos);
+                    job.succeed(array, *index, *number, infos, &mut stopped);
                     job.count_outputs(infos);
                     ended.push(*index);
                 }
@@ -266,6 +269,9 @@ impl Core {
         ended.sort_unstable();
         self.offer_for_reuse(id, array, &ended);
         publish_end(id, array, TaskEnd::Succeeded, &ended, actions);
+        if !self.has(Bug::LoserRunsOn) {
+            self.stop_attempts(stopped, actions);
+        }
         self.after_end(id, array, at, actions);
         true
     }
@@ -312,7 +318,7 @@ impl Core {
             return false;
         }
         self.change_job(id, |job| {
-            job.succeed(array.0, index, partition.attempt.number, &[info]);
+            job.succeed(array.0, index, partition.attempt.number, &[info], &mut Vec::new());
             job.count_outputs(&[info]);
         });
         self.place_outputs(id, array.0, index, place);

@@ -73,10 +73,11 @@ impl Core {
 
     /// The effect of [`Record::JobReleased`].
     pub(crate) fn release_job(&mut self, id: JobId, actions: &mut Vec<Action>) -> bool {
-        let Some(stopped) = self.change_job(id, |job| {
-            let unfinished = job.unfinished_tasks();
-            let stop = |(array, index)| job.finish(array, index, State::Cancelled);
-            unfinished.into_iter().filter_map(stop).collect::<Vec<_>>()
+        let mut stopped = Vec::new();
+        let Some(()) = self.change_job(id, |job| {
+            for (array, index) in job.unfinished_tasks() {
+                job.finish(array, index, State::Cancelled, &mut stopped);
+            }
         }) else {
             return false;
         };

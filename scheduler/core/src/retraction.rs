@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use partita_types::{ArrayIndex, FrameId, HostId, JobId, Timestamp};
+use partita_types::{ArrayIndex, AttemptId, FrameId, HostId, JobId, Timestamp};
 
 use crate::Core;
 use crate::action::{Action, HostCommand};
@@ -126,7 +126,13 @@ impl Core {
         let fits =
             to.isolation >= policy.minimum_isolation && self.has_room_for(to, &need, (frame.job.tenant, array), false);
         let asked = self.retractions.asked.contains_key(&frame.id) || self.retractions.moved_lately(frame, self.now);
-        frame.long && untouched && !frame.started && fits && !asked && self.moves_quickly(frame, to)
+        frame.long
+            && untouched
+            && !frame.started
+            && !frame.speculative
+            && fits
+            && !asked
+            && self.moves_quickly(frame, to)
     }
 
     /// Whether the inputs of a frame come to a host in less time than a frame of its function takes.
@@ -172,8 +178,11 @@ impl Core {
         let indexes = frame.indexes.clone();
         self.change_job(job, |job| {
             for index in indexes {
-                if job.find_task(array, index).is_some_and(|task| task.frame() == Some(slot)) {
-                    job.settle(array.0, index);
+                if job.attempt_in(array, index, slot).is_some() {
+                    job.leave_frame(array.0, index, slot);
+                    if job.attempts_at_hosts(array.0, index).next().is_none() {
+                        job.settle(array.0, index);
+                    }
                 }
             }
         });
@@ -182,18 +191,18 @@ impl Core {
     }
 
     /// Attempts that their host has seen running.
-    pub(crate) fn note_started(&mut self, started: &[partita_types::AttemptId]) {
+    pub(crate) fn note_started(&mut self, host: HostId, started: &[AttemptId]) {
         for attempt in started {
-            let task =
-                self.find_job(attempt.task.job).and_then(|job| job.find_task(attempt.task.array, attempt.task.index));
-            let slot = task.filter(|task| task.attempt == attempt.number.0.get()).and_then(|task| task.frame());
-            if let Some(frame) = slot.and_then(|slot| self.frames.get_mut(slot)) {
-                frame.started = true;
-            }
+            let AttemptId { task, number } = *attempt;
+            let slot = self.find_job(task.job).and_then(|job| job.slot_of(task.array, task.index, number));
+            let frame = slot.and_then(|slot| self.frames.get_mut(slot)).filter(|frame| frame.host == host);
+            let Some(frame) = frame else { continue };
+            frame.started = true;
+            self.watch_for_straggling(*attempt);
         }
     }
 }
 
-fn frames_of(host: &Host) -> u32 {
+pub(crate) fn frames_of(host: &Host) -> u32 {
     u32::try_from(host.frames.len()).unwrap_or(u32::MAX)
 }

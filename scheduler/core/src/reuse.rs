@@ -165,7 +165,7 @@ impl Core {
         let candidates = self.candidates(tenant, owner, (job.id.number, array), 0, standing);
         let long = tenant.run_times.get(owner.learned).is_long();
         let room = candidates.is_ok_and(|hosts| hosts.contains(&host));
-        room.then_some(Plan { job: job.id, array, host, indexes, memory: 0, long, reuse })
+        room.then_some(Plan { job: job.id, array, host, indexes, memory: 0, long, reuse, speculative: false })
     }
 
     /// The attached host that has all outputs of a task, and the attempt that wrote them.

@@ -63,6 +63,9 @@ pub(crate) enum Place {
     Nowhere,
 }
 
+/// What the slot of an assigned task holds between the report of its attempt and the effect of that, so that a report
+/// that names it twice is noticed.
+const REPORTED: u32 = u32::MAX;
 const UNKNOWN: u32 = u32::MAX - 1;
 const NOWHERE: u32 = u32::MAX;
 
@@ -87,11 +90,13 @@ impl Place {
 /// A task. There are millions, so it is small.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Task {
-    /// The number of the latest attempt that was given out; 0 before the first.
+    /// The number of the latest attempt that was given out; 0 before the first. Of a succeeded task that of the attempt whose
+    /// outputs count.
     pub(crate) attempt: u32,
     /// Of an assigned task the slot of its frame, of a succeeded one the packed [`Place`].
     place: u32,
-    /// Inputs of its own that have not succeeded. Gates of the array are counted there. Stale in final states.
+    /// Inputs of its own that have not succeeded. Gates of the array are counted there. Stale in final states, but of a
+    /// succeeded task the latest number that was given out.
     pub(crate) unmet: u32,
     pub(crate) state: State,
     /// Failed attempts that were its own fault.
@@ -120,9 +125,25 @@ impl Task {
         self.place = place.pack();
     }
 
-    /// The slot of the frame of an assigned task.
+    /// The slot of the frame of an assigned task. If two attempts run, that of the first; [`crate::pairs`] has the other.
     pub(crate) fn frame(&self) -> Option<u32> {
-        (self.state == State::Assigned).then_some(self.place)
+        (self.state == State::Assigned && self.place != REPORTED).then_some(self.place)
+    }
+
+    /// The only attempt of an assigned task was reported.
+    pub(crate) const fn leave_frame(&mut self) {
+        self.place = REPORTED;
+    }
+
+    /// An attempt of a task that has just succeeded is the one that counts, be there later ones or not.
+    pub(crate) fn count_attempt(&mut self, number: u32) {
+        self.unmet = self.attempt.max(number);
+        self.attempt = number;
+    }
+
+    /// The latest number that was given out.
+    pub(crate) fn latest(&self) -> u32 {
+        if self.state == State::Succeeded { self.attempt.max(self.unmet) } else { self.attempt }
     }
 
     pub(crate) const fn set_frame(&mut self, slot: u32) {

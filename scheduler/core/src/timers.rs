@@ -30,6 +30,8 @@ pub(crate) enum Timer {
     LookAgain,
     /// This job is stopped, unless it has ended.
     Deadline(JobId),
+    /// This attempt, which was seen running then, may have become a straggler.
+    Straggles(AttemptId, Timestamp),
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -143,6 +145,7 @@ impl Core {
                 }
                 // The frames that are handed out after every event are all there is to do.
                 Timer::LookAgain => {}
+                Timer::Straggles(attempt, since) => self.look_at_straggler(attempt, since, actions),
             }
         }
         self.known_hosts.stop_waiting(now);

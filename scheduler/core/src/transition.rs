@@ -30,6 +30,10 @@ impl Job {
         if before == State::Ready {
             owner.ready.remove(index);
         }
+        if before == State::Assigned {
+            self.pairs.forget(array, index);
+        }
+        let owner = &mut self.arrays[array as usize];
         if state == State::Ready {
             owner.ready.insert(index, index + 1);
         }
@@ -117,11 +121,20 @@ impl Job {
         }
     }
 
-    /// An attempt of an unfinished task succeeded. The place of the outputs is set by the caller.
-    pub(crate) fn succeed(&mut self, array: u32, index: u32, attempt: AttemptNumber, infos: &[OutputInfo]) {
+    /// An attempt of an unfinished task succeeded. The place of the outputs is set by the caller. What else runs of the task
+    /// goes to `stopped`.
+    pub(crate) fn succeed(
+        &mut self,
+        array: u32,
+        index: u32,
+        attempt: AttemptNumber,
+        infos: &[OutputInfo],
+        stopped: &mut Vec<Stopped>,
+    ) {
+        stopped.extend(self.to_stop(array, index));
         self.set_state(array, index, State::Succeeded);
         let task = self.task_mut(array, index);
-        task.attempt = task.attempt.max(attempt.0.get());
+        task.count_attempt(attempt.0.get());
         task.set_place(Place::Nowhere);
         self.array_mut(array).set_outputs(index, infos);
         self.readers_gain(array, index);
@@ -178,9 +191,10 @@ impl Job {
     pub(crate) fn lose(&mut self, array: u32, index: u32) {
         let was_complete = self.array(array).all_succeeded();
         let unmet = self.count_unmet(array, index);
+        let latest = self.task(array, index).latest();
         self.set_state(array, index, State::Waiting);
         let task = self.task_mut(array, index);
-        (task.unmet, task.again) = (unmet, true);
+        (task.attempt, task.unmet, task.again) = (latest, unmet, true);
         self.readers_miss(array, index);
         if was_complete {
             for consumer in self.gated_consumers(array) {
@@ -202,17 +216,11 @@ impl Job {
         self.mark_dirty(array);
     }
 
-    /// Ends an unfinished task without outputs; returns its attempt, if one is at a host.
-    pub(crate) fn finish(&mut self, array: u32, index: u32, state: State) -> Option<Stopped> {
+    /// Ends an unfinished task without outputs. What runs of it goes to `stopped`.
+    pub(crate) fn finish(&mut self, array: u32, index: u32, state: State, stopped: &mut Vec<Stopped>) {
         debug_assert!(state.is_final() && state != State::Succeeded);
-        let task = self.task(array, index);
-        let number = AttemptNumber::from_wire(task.attempt);
-        let stopped = task
-            .frame()
-            .zip(number)
-            .map(|(slot, number)| Stopped { slot, attempt: AttemptId { task: self.task_id(array, index), number } });
+        stopped.extend(self.to_stop(array, index));
         self.set_state(array, index, state);
-        stopped
     }
 
     /// Every unfinished task that depends on the given one, in the order of arrays.

@@ -116,6 +116,8 @@ pub struct JobTotals {
     pub dataset_bytes: ByteSize,
     /// Tasks that did not run, but got the outputs of an earlier one.
     pub reused: u64,
+    /// Second attempts of tasks that ran for very long, begun while the first one ran.
+    pub speculative: u64,
 }
 
 /// A host.

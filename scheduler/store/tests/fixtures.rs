@@ -33,7 +33,8 @@ fn the_fixture_has_every_kind_of_record() {
         Record::TenantUsed { .. } => 16,
         Record::LifeBegan { .. } => 17,
         Record::Unrunnable { .. } => 18,
+        Record::Speculated { .. } => 19,
     };
     let found: Vec<u32> = support::one_of_each().iter().map(kinds).collect();
-    assert_eq!(found, (0..19).collect::<Vec<u32>>());
+    assert_eq!(found, (0..20).collect::<Vec<u32>>());
 }

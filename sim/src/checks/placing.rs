@@ -21,10 +21,10 @@ impl World {
             self.history.nothing_that_succeeded_runs_again(attempt.task)?;
             self.history.nothing_starts_after_a_cancel(attempt.task)?;
             self.history.attempt_numbers_only_grow(attempt)?;
-            self.history.a_task_runs_on_one_host_at_a_time(attempt.task, host)?;
+            self.history.a_task_runs_on_one_host_at_a_time(attempt, host)?;
         }
         let attempts = (0..frame.indexes.len()).filter_map(|place| frame.attempt(place));
-        self.history.frames.insert((host, frame.id), attempts.map(|attempt| attempt.task).collect());
+        self.history.frames.insert((host, frame.id), attempts.collect());
         self.history.what_is_read_has_succeeded(frame)?;
         frames_read_their_own_job_only(frame)?;
         self.nobody_starves(frame.job.tenant)
@@ -115,11 +115,17 @@ impl History {
         Ok(())
     }
 
-    /// I9: a task is at one host, until that attempt has ended.
-    fn a_task_runs_on_one_host_at_a_time(&mut self, task: TaskId, host: HostId) -> Checked {
-        let before = self.open.insert(task, host);
-        ensure(before.is_none(), "a_task_runs_on_one_host_at_a_time", || {
-            format!("task {task} goes to host {} and is at host {before:?}", host.0)
+    /// I2, I9: a task is at one host, until that attempt has ended; with a second attempt it is at two, and never at more.
+    fn a_task_runs_on_one_host_at_a_time(&mut self, attempt: AttemptId, host: HostId) -> Checked {
+        let open: Vec<(AttemptId, HostId)> = self.open_of(attempt.task).collect();
+        self.open.insert(attempt, host);
+        let beside = match open.as_slice() {
+            [] => true,
+            [(_, other)] => self.second.contains(&attempt) && *other != host,
+            _ => false,
+        };
+        ensure(beside, "a_task_runs_on_one_host_at_a_time", || {
+            format!("{attempt} goes to host {}, beside {open:?}", host.0)
         })
     }
 

@@ -18,4 +18,5 @@ mod reattach;
 mod restart;
 mod results;
 mod shares;
+mod speculation;
 mod stealing;

@@ -56,6 +56,7 @@ fn array(name: &str, source: ArraySource, arguments: Arguments, inputs: Vec<Edge
         memory_max: Some(ByteSize::gib(1)),
         needs: needs(),
         memoise: false,
+        speculate: true,
     };
     let tasks = if inputs.is_empty() { TaskCount::Fixed(7) } else { TaskCount::FromInputs };
     ArraySpec { name: name.to_owned(), source, tasks, arguments, inputs, outputs: 2, options }
@@ -150,6 +151,7 @@ fn ended() -> Vec<Record> {
             at: at(5),
             host: Some(HostName::new("a").unwrap()),
             memory: Some(ByteSize::mib(512)),
+            other: false,
         },
         Record::Lost { tasks: vec![attempt(1, 0).task, attempt(1, 5).task] },
         Record::Uploaded { partition: PartitionId { attempt: attempt(0, 6), output: 0 }, info: info(5), at: at(6) },
@@ -166,6 +168,7 @@ fn ended() -> Vec<Record> {
         Record::TenantUsed { tenant: TenantId(3), cpu: CpuTime::from_micros(9), peak_memory: ByteSize::mib(2) },
         Record::LifeBegan { number: 2, at: at(9) },
         Record::Unrunnable { job: JOB, array: ArrayIndex(1), task: Some(4), since: Some(at(9)) },
+        Record::Speculated { attempt: attempt(1, 2), host: HostName::new("b").unwrap(), at: at(9) },
     ]
 }
 
