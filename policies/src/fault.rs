@@ -164,6 +164,16 @@ pub enum Problem {
         /// The key that it needs.
         other: String,
     },
+    /// A tenant that could never run anything.
+    #[error(
+        "{key}: {value} and no guarantee leave the tenant less than the core that every task takes, so it could never run anything; allow at least 1, or guarantee a core"
+    )]
+    Never {
+        /// The key.
+        key: String,
+        /// Its value.
+        value: String,
+    },
     /// A tenant or dataset with a name that cannot be used.
     #[error(transparent)]
     Name(#[from] NameError),

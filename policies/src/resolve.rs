@@ -192,6 +192,12 @@ impl Resolver<'_, '_> {
         });
         let most = Resources { cpu: CPU_MAX, memory: BYTES_MAX, stored: BYTES_MAX };
         let borrow = self.bounds("borrow", &file.borrow, most, None);
+        if let (Some(Found { at, .. }), Some(cpu)) = (&file.borrow.cpu.0, borrow.cpu)
+            && guaranteed.cpu < CPU_LEAST
+            && cpu < CPU_LEAST
+        {
+            self.faults.add(*at, Problem::Never { key: self.key("borrow.cpu"), value: cpu.show() });
+        }
         let lend = self.bounds("lend", &file.lend, most, Some(guaranteed));
         Share { guaranteed, borrow, lend, cohort }
     }

@@ -185,6 +185,15 @@ fn a_guarantee_lies_within_the_quota_and_what_is_lent_within_the_guarantee() {
 }
 
 #[test]
+fn a_tenant_without_a_guarantee_may_borrow_a_whole_core() {
+    assert_fault(
+        "[tenant.acme.borrow]\ncpu = 0.5\n",
+        "a.toml:2:7: tenant.acme.borrow.cpu: 0.500 cores and no guarantee leave the tenant less than the core that every \
+         task takes, so it could never run anything; allow at least 1, or guarantee a core",
+    );
+}
+
+#[test]
 fn memory_is_guaranteed_together_with_cores_only() {
     assert_fault(
         "[tenant.acme.guaranteed]\nmemory = \"1GiB\"\n",
