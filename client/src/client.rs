@@ -279,6 +279,28 @@ impl Client {
         Ok(Token::new(&answer.token))
     }
 
+    /// Revokes one token, by its id. For administrators.
+    ///
+    /// # Errors
+    /// If the cluster refuses or cannot be reached.
+    pub async fn revoke_token(&self, id: &str) -> Result<(), Error> {
+        self.revoke(wire::RevokeTokensRequest { token: id.to_owned(), ..Default::default() }).await
+    }
+
+    /// Revokes every token of a tenant, or of one holder of it, that was issued until now. For administrators.
+    ///
+    /// # Errors
+    /// If the cluster refuses or cannot be reached.
+    pub async fn revoke_tokens_of(&self, tenant: &str, subject: Option<&str>) -> Result<(), Error> {
+        let (tenant, subject) = (tenant.to_owned(), subject.unwrap_or_default().to_owned());
+        self.revoke(wire::RevokeTokensRequest { tenant, subject, token: String::new() }).await
+    }
+
+    async fn revoke(&self, request: wire::RevokeTokensRequest) -> Result<(), Error> {
+        let send = |channel, request| async move { cluster(channel).revoke_tokens(request).await };
+        self.transport.call("revoke tokens", QUESTION, request, send).await.map(drop)
+    }
+
     /// Gives out a token with which a host may join once. For administrators.
     ///
     /// # Errors

@@ -72,6 +72,45 @@ fn every_change_and_every_refusal_is_noted_and_survives_a_kill() {
 }
 
 #[test]
+fn a_revoked_token_counts_no_more_and_others_do() {
+    let mut cluster = Cluster::start(0);
+    let as_holder = |cluster: &Cluster, token: &Path| {
+        let config = cluster.path().join("holder.toml");
+        fs::write(&config, cluster.context("holder", token)).unwrap();
+        let mut command = cluster.program();
+        Finished::of(command.arg("--config").arg(config).args(["--context", "holder", "whoami"]))
+    };
+    let issue = |cluster: &Cluster, subject: &str| {
+        let file = cluster.path().join(format!("{subject}.token"));
+        let arguments = ["token", "issue", "--tenant", "research", "--subject", subject];
+        fs::write(&file, cluster.ask("admin", &arguments)).unwrap();
+        file
+    };
+    let [ann, bob] = ["ann", "bob"].map(|subject| issue(&cluster, subject));
+    let inspected = cluster.ask("admin", &["--json", "token", "inspect", &ann.display().to_string()]);
+    let inspected: Value = serde_json::from_str(inspected.trim()).unwrap();
+    let id = inspected["claims"]["jti"].as_str().unwrap();
+    let refused = cluster.refused("research", &["token", "revoke", id]);
+    assert!(refused.contains("admin"), "{refused}");
+    let _ = as_holder(&cluster, &ann).success();
+
+    let _ = cluster.ask("admin", &["token", "revoke", id]);
+    let revoked = as_holder(&cluster, &ann).failure();
+    assert!(revoked.contains("was revoked"), "{revoked}");
+    let _ = as_holder(&cluster, &bob).success();
+    cluster.kill_scheduler();
+    // Beside the cluster, for those who cannot ask it.
+    let mut offline = cluster.program();
+    offline.args(["token", "revoke", "--tenant", "research", "--subject", "bob", "--data"]).arg(cluster.data());
+    let _ = Finished::of(&mut offline).success();
+    cluster.start_scheduler();
+    for file in [&ann, &bob] {
+        let revoked = as_holder(&cluster, file).failure();
+        assert!(revoked.contains("was revoked"), "{revoked}");
+    }
+}
+
+#[test]
 fn a_changed_log_is_found_and_nobody_goes_on_behind_it() {
     let mut cluster = Cluster::start(1);
     let number = cluster.submit("research", &job());

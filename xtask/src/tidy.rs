@@ -1,6 +1,6 @@
 //! `cargo xtask tidy`: the rules of the source tree that no compiler checks.
 
-mod behaviours;
+mod claims;
 mod dependencies;
 mod links;
 mod text;
@@ -35,21 +35,25 @@ impl fmt::Display for Fault {
 /// Checks the tree.
 pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Vec<Fault>> {
     let mut faults = dependencies::check(&workspace.packages);
-    let (mut table, mut tests) = (String::new(), BTreeSet::new());
+    let (mut tables, mut tests) = (claims::TABLES.map(|_| String::new()), BTreeSet::new());
     for file in workspace.files()? {
         let bytes = std::fs::read(workspace.root.join(&file)).with_context(|| format!("cannot read {file}"))?;
         let Ok(content) = std::str::from_utf8(&bytes) else { continue };
         faults.extend(text::check(&file, content));
-        if file == behaviours::FILE {
-            content.clone_into(&mut table);
+        for (table, found) in claims::TABLES.iter().zip(&mut tables) {
+            if file == table.file {
+                content.clone_into(found);
+            }
         }
         if file.ends_with(".rs") {
-            tests.extend(behaviours::tests(content));
+            tests.extend(claims::tests(content));
         }
         if file.ends_with(".md") {
             faults.extend(links::check(&workspace.root, &file, content));
         }
     }
-    faults.extend(behaviours::check(&table, &tests));
+    for (table, content) in claims::TABLES.into_iter().zip(&tables) {
+        faults.extend(claims::check(table, content, &tests));
+    }
     Ok(faults)
 }

@@ -1,4 +1,4 @@
-//! `partita token`: give out tokens, and look into them.
+//! `partita token`: give out tokens, revoke them, and look into them.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -8,6 +8,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use partita_client::Token;
 use partita_identity::token::{Role, Signer, inspect};
+use partita_scheduler::{Revoked, revoked_path};
 use partita_types::{HostName, ParseUnitError, TenantName, format_duration, parse_duration};
 use serde_json::json;
 
@@ -18,7 +19,7 @@ use crate::output::clean;
 /// Largest token that is read.
 const TOKEN_MAX: u64 = 64 << 10;
 
-/// Give out tokens, and look into them.
+/// Give out tokens, revoke them, and look into them.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -28,6 +29,7 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum TokenCommand {
     Issue(Issue),
+    Revoke(Revoke),
     /// Show what a token says, without checking it.
     #[command(after_help = "Examples:\n  partita token inspect ann.token\n  partita token inspect - < ann.token")]
     Inspect {
@@ -66,6 +68,33 @@ struct Issue {
     lifetime: Option<Duration>,
 }
 
+const REVOKE_EXAMPLES: &str = "\
+Examples:
+  partita --context admin token revoke cb51b0b0e647389332a30a7558b3e596
+  partita --context admin token revoke --tenant analytics --subject ann
+  partita token revoke --data /var/lib/partita --tenant analytics
+
+`partita token inspect` shows the id of a token as jti. Tokens of a tenant or holder that are issued later, from the next
+second on, are not meant.";
+
+/// Make tokens worthless before they expire: one, or all that a tenant or one of its holders has.
+#[derive(Debug, Args)]
+#[command(after_help = REVOKE_EXAMPLES)]
+struct Revoke {
+    /// The id of the token.
+    #[arg(required_unless_present = "tenant", conflicts_with = "tenant")]
+    id: Option<String>,
+    /// The tenant whose tokens are meant.
+    #[arg(long)]
+    tenant: Option<TenantName>,
+    /// Only those of this holder.
+    #[arg(long, requires = "tenant")]
+    subject: Option<String>,
+    /// Write it into this scheduler's data directory, without asking anybody.
+    #[arg(long, value_name = "DIRECTORY")]
+    data: Option<PathBuf>,
+}
+
 fn lifetime(text: &str) -> Result<Duration, ParseUnitError> {
     parse_duration(text)
 }
@@ -87,6 +116,7 @@ pub(crate) async fn run(app: &App, arguments: Arguments) -> anyhow::Result<Outco
                 app.output.line(token.expose())?;
             }
         }
+        TokenCommand::Revoke(revoke) => revoke_tokens(app, revoke).await?,
         TokenCommand::Inspect { file } => show(app, &file)?,
     }
     Ok(Outcome::Done)
@@ -108,6 +138,23 @@ async fn issue_token(app: &App, issue: &Issue) -> anyhow::Result<Token> {
         }
         (None, ..) => Err(usage("give --tenant and --subject, or --join")),
     }
+}
+
+async fn revoke_tokens(app: &App, revoke: Revoke) -> anyhow::Result<()> {
+    let Revoke { id, tenant, subject, data } = revoke;
+    match (id, tenant, data) {
+        (Some(id), _, None) => app.client()?.revoke_token(&id).await?,
+        (None, Some(tenant), None) => app.client()?.revoke_tokens_of(tenant.as_str(), subject.as_deref()).await?,
+        (Some(id), _, Some(data)) => revoke_in(&data, Revoked::Token(id))?,
+        (None, Some(tenant), Some(data)) => revoke_in(&data, Revoked::Holder { tenant, subject })?,
+        (None, None, _) => return Err(usage("give the id of a token, or --tenant")),
+    }
+    Ok(())
+}
+
+fn revoke_in(data: &Path, revoked: Revoked) -> anyhow::Result<()> {
+    load_signer(data)?;
+    Ok(partita_scheduler::revoke(&revoked_path(data), revoked, partita_identity::now())?)
 }
 
 fn load_signer(data: &Path) -> anyhow::Result<Signer> {

@@ -22,6 +22,7 @@ use tracing::debug;
 
 use crate::audit::{Audited, Auditor};
 use crate::metrics::Metrics;
+use crate::revocations::Revocations;
 
 /// What a call does, as far as rights go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,7 +47,7 @@ pub(crate) enum Verb {
     ReadHosts,
     /// See what is used.
     ReadUsage,
-    /// Make tokens for people.
+    /// Make tokens for people, and revoke them.
     IssueTokens,
     /// Make tokens for hosts.
     EnrolHosts,
@@ -98,7 +99,7 @@ impl Needs {
 }
 
 /// Every call there is. A path that is not here does not exist.
-pub(crate) const CALLS: [(&str, Needs); 27] = [
+pub(crate) const CALLS: [(&str, Needs); 28] = [
     ("/partita.client.v1.Modules/Push", Needs::Verb(Verb::PushModules)),
     ("/partita.client.v1.Modules/List", Needs::Verb(Verb::ReadModules)),
     ("/partita.client.v1.Modules/Show", Needs::Verb(Verb::ReadModules)),
@@ -119,6 +120,7 @@ pub(crate) const CALLS: [(&str, Needs); 27] = [
     ("/partita.client.v1.Cluster/Usage", Needs::Verb(Verb::ReadUsage)),
     ("/partita.client.v1.Cluster/Audit", Needs::Verb(Verb::ReadAudit)),
     ("/partita.client.v1.Cluster/IssueToken", Needs::Verb(Verb::IssueTokens)),
+    ("/partita.client.v1.Cluster/RevokeTokens", Needs::Verb(Verb::IssueTokens)),
     ("/partita.client.v1.Cluster/IssueJoinToken", Needs::Verb(Verb::EnrolHosts)),
     ("/partita.host.v1.Enrollment/Join", Needs::JoinToken),
     ("/partita.host.v1.Sessions/Renew", Needs::Host),
@@ -235,11 +237,18 @@ pub(crate) struct Gate {
     policies: InForce,
     metrics: Metrics,
     auditor: Auditor,
+    revocations: Revocations,
 }
 
 impl Gate {
-    pub(crate) fn new(verifier: Verifier, policies: InForce, metrics: Metrics, auditor: Auditor) -> Self {
-        Self { verifier: Arc::new(verifier), policies, metrics, auditor }
+    pub(crate) fn new(
+        verifier: Verifier,
+        policies: InForce,
+        metrics: Metrics,
+        auditor: Auditor,
+        revocations: Revocations,
+    ) -> Self {
+        Self { verifier: Arc::new(verifier), policies, metrics, auditor, revocations }
     }
 
     /// Checks a call and adds who calls. Answers what to note of it, if it changes something.
@@ -277,6 +286,9 @@ impl Gate {
         let claims = Arc::new(claims);
         // Also of a call that is refused below: who tried is noted.
         request.extensions_mut().insert(Caller(Arc::clone(&claims)));
+        if self.revocations.contains(&claims) {
+            return Err(Status::unauthenticated("the token was revoked; get a new one from your administrator"));
+        }
         if !verbs(claims.role).contains(&verb) {
             debug!(subject = %claims.sub, tenant = %claims.tenant, role = %claims.role, path, "call refused");
             let call = path.rsplit('.').next().unwrap_or(path);
@@ -384,7 +396,8 @@ mod tests {
         let signer = Signer::create("test").unwrap();
         let (directory, policies) = (tempfile::tempdir().unwrap(), InForce::default());
         let auditor = Auditor::open(directory.path(), policies.clone(), Failure::new()).unwrap();
-        (Gate::new(signer.verifier(), policies, Metrics::new().unwrap(), auditor), signer)
+        let revocations = Revocations::open(&directory.path().join("revoked"), partita_identity::now()).unwrap();
+        (Gate::new(signer.verifier(), policies, Metrics::new().unwrap(), auditor, revocations), signer)
     }
 
     fn request(path: &str, token: Option<&str>) -> Request<()> {

@@ -7,7 +7,7 @@ use partita_identity::token::{Role, Signer, SignerError};
 use partita_protocol::client::cluster_server::Cluster;
 use partita_protocol::client::{
     AuditRequest, AuditResponse, Empty, HostsResponse, IssueJoinTokenRequest, IssueTokenRequest, IssueTokenResponse,
-    Principal, UsageRequest, UsageResponse,
+    Principal, RevokeTokensRequest, UsageRequest, UsageResponse,
 };
 use partita_types::{HostName, TenantName, format_duration};
 use tonic::{Request as Call, Response, Status};
@@ -16,13 +16,15 @@ use tracing::{error, info};
 use crate::audit::{Auditor, Object};
 use crate::auth::caller;
 use crate::driver::Handle;
+use crate::revocations::{Revocations, Revoked};
 use crate::{scope, wire};
 
 /// Life of a token for which none was given, unless the policy allows less.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(12 * 3_600);
 /// Life of a join token for which none was given.
 const JOIN_LIFETIME: Duration = Duration::from_secs(3_600);
-
+/// Longest id of a token.
+const TOKEN_ID: usize = 128;
 /// Most lines of the audit log in one answer.
 const AUDIT_LINES: usize = 1_000;
 
@@ -32,16 +34,32 @@ pub(crate) struct ClusterService {
     handle: Handle,
     signer: Arc<Signer>,
     auditor: Auditor,
+    revocations: Revocations,
 }
 
 impl ClusterService {
-    pub(crate) fn new(handle: Handle, signer: Arc<Signer>, auditor: Auditor) -> Self {
-        Self { handle, signer, auditor }
+    pub(crate) fn new(handle: Handle, signer: Arc<Signer>, auditor: Auditor, revocations: Revocations) -> Self {
+        Self { handle, signer, auditor, revocations }
     }
 }
 
 fn lifetime(seconds: u64, default: Duration) -> Duration {
     if seconds == 0 { default } else { Duration::from_secs(seconds) }
+}
+
+/// What a request means to revoke.
+fn revoked(request: RevokeTokensRequest) -> Result<Revoked, Status> {
+    let RevokeTokensRequest { token, tenant, subject } = request;
+    match (token.is_empty(), tenant.is_empty()) {
+        (false, true) if subject.is_empty() && token.len() <= TOKEN_ID => Ok(Revoked::Token(token)),
+        (true, false) => {
+            let tenant = TenantName::new(&tenant).map_err(|error| Status::invalid_argument(error.to_string()))?;
+            Ok(Revoked::Holder { tenant, subject: (!subject.is_empty()).then_some(subject) })
+        }
+        _ => Err(Status::invalid_argument(
+            "a revocation names either the id of a token, or a tenant and perhaps one holder of its tokens",
+        )),
+    }
 }
 
 fn not_issued(error: &SignerError) -> Status {
@@ -126,6 +144,28 @@ impl Cluster for ClusterService {
         object.is(format_args!("token for {subject:?} of tenant {tenant}, {role}, {}", format_duration(lifetime)));
         info!(%tenant, subject, %role, by = %caller.0.sub, by_token = %caller.0.jti, "token issued");
         Ok(Response::new(IssueTokenResponse { token: token.expose().to_owned() }))
+    }
+
+    async fn revoke_tokens(&self, call: Call<RevokeTokensRequest>) -> Result<Response<Empty>, Status> {
+        let object = Object::of(&call);
+        let revoked = revoked(call.into_inner())?;
+        match &revoked {
+            Revoked::Token(id) => object.is(format_args!("token {id}")),
+            Revoked::Holder { tenant, subject: None } => object.is(format_args!("tokens of tenant {tenant}")),
+            Revoked::Holder { tenant, subject: Some(subject) } => {
+                object.is(format_args!("tokens of {subject:?} of tenant {tenant}"));
+            }
+        }
+        let revocations = self.revocations.clone();
+        let noted = tokio::task::spawn_blocking(move || revocations.revoke(revoked, partita_identity::now())).await;
+        match noted {
+            Ok(Ok(())) => Ok(Response::new(Empty {})),
+            Ok(Err(error)) => {
+                error!(error = %crate::chain(&error), "cannot revoke tokens");
+                Err(Status::internal("the scheduler cannot note the revocation, so nothing was revoked"))
+            }
+            Err(_) => Err(Status::internal("the revocation was not finished")),
+        }
     }
 
     async fn issue_join_token(

@@ -85,6 +85,12 @@ impl SchedulerConfig {
     }
 }
 
+/// Where the data directory of a scheduler has its revoked tokens.
+#[must_use]
+pub fn revoked_path(data: &Path) -> PathBuf {
+    data.join("revoked.jsonl")
+}
+
 /// Where things are in the data directory.
 #[derive(Debug, Clone)]
 pub(crate) struct Paths {
@@ -94,6 +100,7 @@ pub(crate) struct Paths {
     pub(crate) modules: PathBuf,
     pub(crate) joined: PathBuf,
     pub(crate) audit: PathBuf,
+    pub(crate) revoked: PathBuf,
     /// The authority's certificate again, where people look for it.
     pub(crate) public_certificate: PathBuf,
 }
@@ -107,6 +114,7 @@ impl Paths {
             modules: data.join("modules"),
             joined: data.join("joined"),
             audit: data.join("audit"),
+            revoked: revoked_path(data),
             public_certificate: data.join("ca.pem"),
         }
     }

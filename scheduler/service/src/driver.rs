@@ -142,7 +142,8 @@ pub(crate) fn start(
     let compaction_due = Arc::new(AtomicBool::new(false));
     let (steps, rounds) = std::sync::mpsc::sync_channel(ROUNDS);
     let handle = Handle::new(inbox, metrics.clone(), failure.clone());
-    let mut writer = writer::Writer::new(journal, effects, rounds, metrics.clone(), Arc::clone(&compaction_due));
+    let mut writer =
+        writer::Writer::new(journal, effects, rounds, metrics.clone(), Arc::clone(&compaction_due), failure.clone());
     let report = failure.clone();
     let writer = std::thread::Builder::new()
         .name("partita-journal".to_owned())

@@ -20,6 +20,7 @@ mod modules;
 mod policies;
 mod relay;
 mod result;
+mod revocations;
 mod router;
 mod scope;
 mod session;
@@ -32,9 +33,10 @@ mod upload;
 mod watch;
 mod wire;
 
-pub use config::{ConfigError, DISK_RESERVE, SchedulerConfig};
+pub use config::{ConfigError, DISK_RESERVE, SchedulerConfig, revoked_path};
 pub use driver::Failed;
 pub use metrics::MetricsError;
+pub use revocations::{RevocationError, Revoked, revoke};
 pub use start::{Running, StartError, start};
 
 /// An error and all its causes, in one line.

@@ -184,4 +184,24 @@ mod tests {
         assert!(text.contains("partita_tasks_ended_total{end=\"succeeded\"} 3"), "{text}");
         assert!(text.contains("partita_hosts{state=\"attached\"} 0"), "{text}");
     }
+
+    /// I46: whatever tenants there are, the number of series is bounded.
+    #[test]
+    fn the_number_of_lines_is_bounded_whatever_tenants_are_called() {
+        let lines = |tenants: usize| {
+            let text: String = (0..tenants).map(|number| format!("[tenant.team-{number}]\n")).collect();
+            let (mut core, mut actions) = (Core::new(), Vec::new());
+            for policy in partita_policy::PolicySet::parse(&[("test", &text)]).unwrap().iter() {
+                let event = partita_core::Event::TenantDefined(policy.clone());
+                core.apply(partita_identity::now(), event, &mut actions);
+            }
+            let metrics = Metrics::new().unwrap();
+            metrics.look(&core);
+            let text = metrics.text().unwrap();
+            assert_eq!(text.contains("tenant=\"other\""), tenants > TENANTS, "{tenants} tenants");
+            text.lines().count()
+        };
+        assert!(lines(TENANTS) > lines(1));
+        assert_eq!(lines(TENANTS + 1), lines(5 * TENANTS));
+    }
 }

@@ -33,6 +33,7 @@ use crate::module_files::ModuleFiles;
 use crate::modules::ModuleService;
 use crate::policies::Policies;
 use crate::relay::Relays;
+use crate::revocations::{RevocationError, Revocations};
 use crate::router::Router;
 use crate::sessions::SessionService;
 use crate::space::Space;
@@ -102,6 +103,9 @@ pub enum StartError {
     /// The audit log cannot be used.
     #[error("the audit log cannot be used; restore it, or put its directory away to begin a new one")]
     Audit(#[from] AuditError),
+    /// The revoked tokens cannot be read.
+    #[error(transparent)]
+    Revocations(#[from] RevocationError),
     /// The metrics cannot be set up.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
@@ -265,8 +269,15 @@ impl Running {
         let enrollment = EnrollmentService::new(signer.verifier(), certifier, redeemed);
         let modules = ModuleService::new(handle.clone(), files, space);
         let auditor = Auditor::open(&paths.audit, policies.in_force(), self.failure.clone())?;
-        let cluster = ClusterService::new(handle.clone(), Arc::clone(&signer), auditor.clone());
-        let gate = GateLayer(Gate::new(signer.verifier(), policies.in_force(), metrics.clone(), auditor.clone()));
+        let revocations = Revocations::open(&paths.revoked, partita_identity::now())?;
+        let cluster = ClusterService::new(handle.clone(), Arc::clone(&signer), auditor.clone(), revocations.clone());
+        let gate = GateLayer(Gate::new(
+            signer.verifier(),
+            policies.in_force(),
+            metrics.clone(),
+            auditor.clone(),
+            revocations.clone(),
+        ));
         let router = Router::new(modules, jobs, cluster, enrollment, sessions);
         let connections = incoming(listener, tls, ConnectionLimits::default());
         let stop = self.stop.clone();
@@ -285,6 +296,7 @@ impl Running {
         self.spawn(recertify(authority, identity, names));
         let follower = auditor.clone();
         self.spawn(auditor.keep_synced());
+        self.spawn(revocations.follow());
         self.spawn(async move {
             // It ends with the driver.
             let _ = policies.follow(handle, metrics, follower).await;

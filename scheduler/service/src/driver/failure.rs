@@ -44,10 +44,12 @@ impl Failure {
 
     /// Reports one; only the first is kept.
     pub(crate) fn set(&self, failed: Failed) {
-        error!(error = %failed, "the scheduler cannot go on");
         self.0.send_if_modified(|first| {
             let empty = first.is_none();
-            first.get_or_insert(failed);
+            if empty {
+                error!(error = %failed, "the scheduler cannot go on");
+                *first = Some(failed);
+            }
             empty
         });
     }

@@ -12,7 +12,7 @@ use partita_core::{Action, Record};
 use partita_store::{Journal, JournalError};
 
 use super::compacting::Compactions;
-use super::{Effects, Failed, Step};
+use super::{Effects, Failed, Failure, Step};
 use crate::metrics::Metrics;
 
 /// Longest time until a record that nobody waits for is on disk.
@@ -37,6 +37,7 @@ pub(super) struct Writer {
     /// How long to wait from then on if there are watchers.
     rest: Duration,
     compactions: Compactions,
+    failure: Failure,
 }
 
 #[expect(clippy::disallowed_methods, reason = "measures when to flush and how long it takes; decides nothing else")]
@@ -51,26 +52,33 @@ impl Writer {
         rounds: Receiver<Vec<Step>>,
         metrics: Metrics,
         compaction_due: Arc<AtomicBool>,
+        failure: Failure,
     ) -> Self {
         let compactions = Compactions::new(compaction_due);
         let (records, flushed, rest) = (Vec::new(), clock(), Duration::ZERO);
-        Self { journal, effects, rounds, metrics, records, unflushed: None, flushed, rest, compactions }
+        Self { journal, effects, rounds, metrics, records, unflushed: None, flushed, rest, compactions, failure }
     }
 
     /// Runs until the core thread is gone. On an error nothing that was not written is acknowledged: all who wait
     /// learn that the scheduler stopped.
     pub(super) fn run(&mut self) -> Result<(), Failed> {
-        let stopped = |error: JournalError| Failed::journal(&error);
+        let failure = self.failure.clone();
+        let stopped = |error: JournalError| {
+            let failed = Failed::journal(&error);
+            failure.set(failed.clone());
+            failed
+        };
         loop {
             match self.next() {
                 Ok(first) => {
-                    let steps = self.together(first);
-                    self.work(steps).map_err(stopped)?;
+                    // Dropped behind the report of an error, so that whoever waits for an answer in them finds it.
+                    let mut steps = self.together(first);
+                    self.work(&mut steps).map_err(&stopped)?;
                 }
-                Err(RecvTimeoutError::Timeout) => self.flush().map_err(stopped)?,
+                Err(RecvTimeoutError::Timeout) => self.flush().map_err(&stopped)?,
                 Err(RecvTimeoutError::Disconnected) => {
-                    self.flush().map_err(stopped)?;
-                    self.compactions.end(&mut *self.journal).map_err(stopped)?;
+                    self.flush().map_err(&stopped)?;
+                    self.compactions.end(&mut *self.journal).map_err(&stopped)?;
                     self.effects.end();
                     return Ok(());
                 }
@@ -107,7 +115,7 @@ impl Writer {
         steps
     }
 
-    fn work(&mut self, mut steps: Vec<Step>) -> Result<(), JournalError> {
+    fn work(&mut self, steps: &mut Vec<Step>) -> Result<(), JournalError> {
         let mut durable = false;
         let records = &mut self.records;
         // Order among records is kept, and so is the order of everything else; records come first.
@@ -128,7 +136,7 @@ impl Writer {
         if durable {
             self.sync()?;
         }
-        for step in steps {
+        for step in steps.drain(..) {
             match step {
                 Step::Compact(picker) => self.compactions.begin(&mut *self.journal, picker),
                 step => self.effects.perform(step),
