@@ -35,7 +35,7 @@ impl Plan {
         let size = if large { LARGE } else { SMALL };
         let mut tenants: Vec<TenantPlan> =
             (0..cluster.between(2, 4)).map(|_| tenant(&mut cluster, size.tasks)).collect();
-        let hosts: Vec<HostPlan> =
+        let mut hosts: Vec<HostPlan> =
             (0..cluster.between(size.hosts.0, size.hosts.1)).map(|_| host(&mut cluster, size.cores)).collect();
         if cluster.chance(50) {
             guarantee(&mut cluster, &mut tenants, &hosts);
@@ -44,6 +44,11 @@ impl Plan {
         let mut jobs: Vec<JobPlan> = jobs.map(|_| job(&mut work, tenants.len(), &size)).collect();
         if work.chance(30) {
             jobs.push(flood(&mut work, tenants.len()));
+        }
+        let uploads = jobs.iter().any(|job| job.arrays.iter().any(|array| array.upload));
+        if !uploads && work.chance(60) {
+            // So little that what is alive matters; nobody takes an upload then, so there must be none.
+            hosts.iter_mut().for_each(|host| host.partitions = Some(work.between(2_000, 60_000)));
         }
         let quiet = trouble.chance(10);
         let mut plan = Self {

@@ -70,7 +70,11 @@ impl SimHost {
         let memory = ByteSize::mib(plan.memory);
         Self {
             name: HostName::new(&format!("host-{position}")).expect("a good name"),
-            capacity: HostCapacity { cores: plan.cores, memory, partitions: PARTITIONS },
+            capacity: HostCapacity {
+                cores: plan.cores,
+                memory,
+                partitions: plan.partitions.map_or(PARTITIONS, ByteSize),
+            },
             features: plan.features.features(),
             incarnation: Incarnation(1),
             alive: false,

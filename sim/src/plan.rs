@@ -136,11 +136,13 @@ pub struct HostPlan {
     pub features: FeaturePlan,
     /// Everything takes so many times longer there, until all has healed; 0 counts as 1.
     pub slow: u64,
+    /// Its room for partitions, in bytes; plenty, if not given.
+    pub partitions: Option<u64>,
 }
 
 impl Default for HostPlan {
     fn default() -> Self {
-        Self { cores: 1, memory: 1024, joins: 0, features: FeaturePlan::default(), slow: 1 }
+        Self { cores: 1, memory: 1024, joins: 0, features: FeaturePlan::default(), slow: 1, partitions: None }
     }
 }
 

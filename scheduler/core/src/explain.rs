@@ -120,6 +120,13 @@ impl Core {
             return format!("the scheduler was restarted, and waits for hosts to come back: {}", names.join(", "));
         }
         match self.candidates(tenant, array, (job.id.number, position), memory, &self.standing(tenant)) {
+            Err(hold @ Hold::Busy { .. }) => {
+                let (place, all) = self.place_in_order(tenant);
+                format!(
+                    "{}; its place is {place} of {all} tenants with tasks that are ready",
+                    explain_hold(&hold, tenant)
+                )
+            }
             Err(hold) => explain_hold(&hold, tenant),
             Ok(_) => {
                 "other arrays of the tenant, of higher priority, deeper in their jobs or older, go first".to_owned()
@@ -212,6 +219,12 @@ pub(crate) fn explain_hold(hold: &Hold, tenant: &Tenant) -> String {
         Hold::Share(Withheld::Kept(excess)) => format!(
             "the tasks of all tenants would use {}; the rest is kept free for guarantees that are not lent",
             explain_excess(excess)
+        ),
+        Hold::LiveBytes { adds, live, target } => format!(
+            "live bytes: its outputs would add about {} to {} that are alive or expected at the hosts with room, of which {} are to be used; tasks that read them go first",
+            ByteSize(*adds),
+            ByteSize(*live),
+            ByteSize(*target)
         ),
         Hold::Unlabelled { labels } => format!("wants a host with label {labels}, and no attached host has it"),
         Hold::TooScarce { resource, needed, largest } if largest >= needed => {

@@ -39,6 +39,8 @@ pub(crate) struct LiveFrame {
     pub(crate) started: bool,
     /// Whether it has the second attempt of a task of which another one runs, or ran when it was handed out.
     pub(crate) speculative: bool,
+    /// Bytes that it is expected to write.
+    pub(crate) expected: u64,
 }
 
 impl LiveFrame {

@@ -57,6 +57,8 @@ pub(crate) struct Host {
     pub(crate) features: Features,
     /// How much of its resources is reserved by frames.
     pub(crate) resources: BTreeMap<ResourceName, u64>,
+    /// Bytes that its frames are expected to write.
+    pub(crate) expected: u64,
 }
 
 impl Host {
@@ -81,6 +83,7 @@ impl Host {
             sent: BTreeSet::new(),
             features: hello.features.clone(),
             resources: BTreeMap::new(),
+            expected: 0,
         }
     }
 

@@ -199,6 +199,8 @@ fn usage_equals_sum_of_reservations(core: &Core) -> Checked {
             needs.resources.iter().for_each(|(name, amount)| *resources.entry(name.clone()).or_default() += *amount);
         }
         ensure(resources == host.resources, name, || format!("host {}: counted {resources:?}", host.name))?;
+        let expected = own().map(|(_, frame)| frame.expected).fold(0, u64::saturating_add);
+        ensure(expected == host.expected, name, || format!("host {}: counted {expected}", host.name))?;
         let right = slots && memory == host.memory && long == host.long_frames as usize && open == host.assigned_tasks;
         ensure(right, name, || format!("host {}: {host:?}", host.name))?;
     }

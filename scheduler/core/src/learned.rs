@@ -21,6 +21,8 @@ pub(crate) struct RunTime {
     mean_nanos: Option<u64>,
     /// How many tasks that is known from.
     tasks: u64,
+    /// Moving mean of the bytes that a task writes; 0 until one has ended.
+    mean_output: u64,
 }
 
 impl RunTime {
@@ -35,6 +37,18 @@ impl RunTime {
             None => sample,
             Some(mean) => (mean.saturating_mul(7).saturating_add(sample)) / 8,
         });
+    }
+
+    /// Takes in tasks that wrote so many bytes together.
+    pub(crate) fn learn_output(&mut self, bytes: u64, tasks: u64) {
+        let Some(sample) = bytes.checked_div(tasks) else { return };
+        let mean = if self.mean_output == 0 { sample } else { self.mean_output };
+        self.mean_output = mean - mean / 8 + sample / 8;
+    }
+
+    /// About how many bytes a task writes.
+    pub(crate) fn output(self) -> u64 {
+        self.mean_output
     }
 
     /// How many tasks make a frame. One, as long as nothing is known.
@@ -87,6 +101,13 @@ impl RunTimes {
     pub(crate) fn learn(&mut self, position: usize, cpu: CpuTime, tasks: u64) {
         if let Some(time) = self.times.get_mut(position) {
             time.learn(cpu, tasks);
+        }
+    }
+
+    /// As [`RunTime::learn_output`].
+    pub(crate) fn learn_output(&mut self, position: usize, bytes: u64, tasks: u64) {
+        if let Some(time) = self.times.get_mut(position) {
+            time.learn_output(bytes, tasks);
         }
     }
 }

@@ -11,6 +11,7 @@
 mod action;
 mod admission;
 mod array;
+mod budget;
 mod claims;
 mod compaction;
 mod deadlines;

@@ -86,6 +86,9 @@ impl Core {
         }
         assignment.frames.push(frame);
         let Plan { indexes, memory, long, speculative, .. } = plan;
+        let learned = self.find_job(job).map(|job| job.array(array.0).learned);
+        let run_times = &self.tenants[job.tenant.0 as usize].run_times;
+        let expected = learned.map_or(0, |learned| run_times.get(learned).output()).saturating_mul(u64::from(tasks));
         let live = LiveFrame {
             id,
             job,
@@ -100,6 +103,7 @@ impl Core {
             needs,
             started: false,
             speculative,
+            expected,
         };
         self.reserve(slot, live);
         self.settle_claim(job.tenant, (job.number, array.0), memory);
@@ -112,6 +116,7 @@ impl Core {
         host.frames.insert(slot);
         host.long_frames += u32::from(frame.long);
         host.memory += frame.memory;
+        host.expected = host.expected.saturating_add(frame.expected);
         host.assigned_tasks += frame.open;
         if let Some(needs) = &frame.needs {
             host.take_resources(needs);
@@ -120,6 +125,7 @@ impl Core {
         let usage = &mut self.tenants[frame.job.tenant.0 as usize].usage;
         usage.frames += 1;
         usage.memory += frame.memory;
+        usage.expected = usage.expected.saturating_add(frame.expected);
         usage.cpu_thirds += u64::from(frame_cpu(frame.long));
         self.frames.put(slot, frame);
     }

@@ -102,6 +102,12 @@ pub(crate) enum Hold {
         largest: u64,
     },
     Share(Withheld),
+    /// The hosts with room have enough bytes alive, and a task would add to them.
+    LiveBytes {
+        adds: u64,
+        live: u64,
+        target: u64,
+    },
 }
 
 impl Hold {
@@ -118,6 +124,7 @@ impl Hold {
             | Self::TooLarge { .. }
             | Self::Unlabelled { .. }
             | Self::TooScarce { .. }
+            | Self::LiveBytes { .. }
             | Self::Busy { .. } => false,
         }
     }
@@ -135,6 +142,15 @@ impl Core {
         candidates.min_by_key(order).map(|tenant| tenant.id)
     }
 
+    /// The place of a tenant in that order, from 1, and how many tenants have something to run.
+    pub(crate) fn place_in_order(&self, tenant: &Tenant) -> (usize, usize) {
+        let capacity = self.capacity();
+        let waiting = || self.tenants.iter().filter(|other| !other.runnable.is_empty());
+        let rank = |tenant: &Tenant| (tenant.rank(capacity), tenant.id);
+        let before = waiting().filter(|other| rank(other) < rank(tenant)).count();
+        (before + 1, waiting().count())
+    }
+
     /// Whether any host could take a frame of anything.
     pub(crate) fn has_room(&self) -> bool {
         let has_room = |host: &Host| host.free_slots(false) > 0 || host.free_slots(true) > 0;
@@ -146,6 +162,7 @@ impl Core {
         let mut planned = Planned { plan: None, blocked: None, withheld: false };
         let Some(tenant) = self.tenants.get(tenant.0 as usize) else { return planned };
         let standing = self.standing(tenant);
+        let mut enough = false;
         for runnable in tenant.runnable.iter().take(ARRAYS_LOOKED_AT) {
             let Some(job) = tenant.job(runnable.job) else { break };
             let array = job.array(runnable.array);
@@ -165,7 +182,9 @@ impl Core {
                         planned.withheld = matches!(hold, Hold::Share(Withheld::Kept(_)));
                         return planned;
                     }
-                    Err(Hold::Busy { lacks_room: true, .. }) if planned.blocked.is_none() => {
+                    // Room is kept for nothing behind it: that would take its own from it, and so on in turn.
+                    Err(Hold::LiveBytes { .. }) => enough = true,
+                    Err(Hold::Busy { lacks_room: true, .. }) if planned.blocked.is_none() && !enough => {
                         planned.blocked = Some((runnable.key(), Need::of(tenant, array, lot.memory)));
                     }
                     Err(_) => {}
@@ -195,7 +214,7 @@ impl Core {
         let free = |host: &&Host| self.has_room_for(host, &need, (tenant.id, position), strict);
         let hosts: Vec<HostId> = strong().filter(free).map(|host| host.id).collect();
         if !hosts.is_empty() {
-            return Ok(hosts);
+            return self.within_budget(tenant, array, position, hosts);
         }
         let features = need.features.as_deref();
         self.fitting_host(policy, features, needed)?;

@@ -147,7 +147,10 @@ impl Core {
                     Place::At(other) => self.hosts[other.0 as usize].is_attached(),
                     Place::Unknown | Place::Nowhere => false,
                 };
-                let wanted = job.wants_outputs_of(attempt.task.array.0);
+                // What was given up stays given up: a replay does not know that somebody showed it again.
+                let position = attempt.task.array.0;
+                let consumed = job.may_go_early(position) && !job.is_needed(position, attempt.task.index);
+                let wanted = job.wants_outputs_of(position) && !consumed;
                 if current && equal && !elsewhere && wanted { Claim::Copy } else { Claim::Unwanted }
             }
             State::Assigned => {
@@ -282,6 +285,7 @@ impl Core {
             needs: self.find_job(held.job).and_then(|job| job.array(held.array.0).needs.clone()),
             started: false,
             speculative: false,
+            expected: 0,
         };
         self.reserve(slot, frame);
         self.release_or_reap(slot)

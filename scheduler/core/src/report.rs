@@ -73,10 +73,14 @@ impl Core {
         let ran = || batch.usage.iter().filter(|usage| **usage != Usage::default());
         let cpu = ran().fold(CpuTime::default(), |sum, usage| sum.saturating_add(usage.cpu.min(most)));
         let tasks = ran().count() as u64;
+        let all = batch.indexes.len() as u64;
+        let limit = array.map_or(0, |array| array.limits.output.0).saturating_mul(all);
+        let written = batch.outputs.iter().fold(0_u64, |sum, info| sum.saturating_add(info.size.0)).min(limit);
         let tenant = &mut self.tenants[batch.job.tenant.0 as usize];
         let Some(learned) = learned else { return };
         let unknown = tenant.run_times.get(learned).is_unknown();
         tenant.run_times.learn(learned, cpu, tasks);
+        tenant.run_times.learn_output(learned, written, all);
         if unknown && !tenant.run_times.get(learned).is_long() {
             self.count_as_short(batch.job.tenant, learned);
         }
@@ -210,6 +214,7 @@ impl Core {
         let host = &mut self.hosts[frame.host.0 as usize];
         host.frames.remove(&slot);
         host.memory -= frame.memory;
+        host.expected -= frame.expected;
         host.long_frames -= u32::from(frame.long);
         if let Some(needs) = &frame.needs {
             host.give_resources(needs);
@@ -222,6 +227,7 @@ impl Core {
         }
         usage.frames -= 1;
         usage.memory -= frame.memory;
+        usage.expected -= frame.expected;
         usage.cpu_thirds -= u64::from(frame_cpu(frame.long));
         let tenant = &mut self.tenants[frame.job.tenant.0 as usize];
         tenant.above_limits = tenant.above_limits && !tenant.is_within_limits();
@@ -272,6 +278,7 @@ impl Core {
         if !self.has(Bug::LoserRunsOn) {
             self.stop_attempts(stopped, actions);
         }
+        self.drop_consumed(id, array, &ended, actions);
         self.after_end(id, array, at, actions);
         true
     }

@@ -1,10 +1,11 @@
 //! Giving up what nobody needs: outputs that were consumed, and jobs that were released.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use partita_types::{ArrayIndex, HostId, JobId, PartitionId};
 
 use crate::action::{Action, HostCommand, Refusal, Reply};
+use crate::job::Job;
 use crate::record::Record;
 use crate::task::{Place, State};
 use crate::{Core, no_such_job};
@@ -36,6 +37,40 @@ impl Core {
         let arrays = self.find_job(id).map_or(0, |job| job.arrays.len());
         for array in (0_u32..).take(arrays) {
             self.drop_unwanted(id, array, actions);
+        }
+    }
+
+    /// Lets go of what tasks that have just succeeded were the last to read, apart from what nobody could make again as it
+    /// was. Outputs that are read by whole arrays together go with [`Core::drop_unwanted`].
+    pub(crate) fn drop_consumed(&mut self, id: JobId, array: u32, ended: &[u32], actions: &mut Vec<Action>) {
+        let Some(job) = self.find_job(id) else { return };
+        let owner = job.array(array);
+        if !owner.inputs.iter().any(|input| input.is_per_task()) {
+            return;
+        }
+        let sources: Vec<u32> = owner.sources.iter().copied().filter(|source| job.may_go_early(*source)).collect();
+        let mut consumed: BTreeSet<(u32, u32)> = BTreeSet::new();
+        for index in ended.iter().filter(|_| !sources.is_empty()) {
+            job.each_own_read(array, *index, &mut |read| {
+                if sources.contains(&read.array) {
+                    consumed.insert((read.array, read.index));
+                }
+            });
+        }
+        consumed.retain(|(array, index)| {
+            job.task(*array, *index).place() != Place::Nowhere && !job.is_needed(*array, *index)
+        });
+        let mut drops: BTreeMap<HostId, Vec<PartitionId>> = BTreeMap::new();
+        for (array, index) in &consumed {
+            if let Place::At(host) = job.task(*array, *index).place() {
+                drops.entry(host).or_default().extend(job.partitions_of(*array, *index));
+            }
+        }
+        for (array, index) in consumed {
+            self.place_outputs(id, array, index, Place::Nowhere);
+        }
+        for (host, partitions) in drops {
+            self.send_drops(host, &partitions, actions);
         }
     }
 
@@ -101,5 +136,14 @@ impl Core {
         }
         actions.push(Action::Unpublish(id));
         true
+    }
+}
+
+impl Job {
+    /// Whether outputs of an array go as soon as their readers have ended, before the whole arrays that read it have.
+    pub(crate) fn may_go_early(&self, array: u32) -> bool {
+        let owner = self.array(array);
+        let again = owner.spec.options.deterministic && !owner.is_upload();
+        again && !self.open && !owner.is_result(array)
     }
 }

@@ -45,6 +45,8 @@ pub(crate) struct TenantUse {
     pub(crate) peak_memory: ByteSize,
     /// CPU of its frames, in thirds of a core.
     pub(crate) cpu_thirds: u64,
+    /// Bytes that its frames are expected to write.
+    pub(crate) expected: u64,
 }
 
 /// What an accepted submission is answered with, again and again.

@@ -4,6 +4,7 @@
 #![allow(clippy::cast_possible_truncation, reason = "the numbers here are small")]
 
 mod admission;
+mod budget;
 mod compaction;
 mod deadlines;
 mod edges;
