@@ -72,6 +72,9 @@ fn table(job: &JobStatus) -> Table {
     if totals.reused > 0 {
         table.pair("reused", format!("{} tasks", totals.reused));
     }
+    if totals.speculative > 0 {
+        table.pair("speculative attempts", totals.speculative);
+    }
     table.pair("partitions", format!("{}, {}", totals.partitions, totals.partition_bytes));
     table.pair("moved between hosts", format!("{}, {}", totals.moved_partitions, totals.moved_bytes));
     if let Some(wall) = wall_time(job) {
@@ -100,6 +103,7 @@ pub(crate) fn to_json(job: &JobStatus) -> Value {
         "tasks": tasks(job),
         "attempts": totals.attempts,
         "reused": totals.reused,
+        "speculative_attempts": totals.speculative,
         "partitions": totals.partitions,
         "partition_bytes": totals.partition_bytes,
         "partitions_moved": totals.moved_partitions,

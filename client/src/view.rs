@@ -197,6 +197,8 @@ pub struct Totals {
     pub dataset_bytes: ByteSize,
     /// Tasks that did not run, but got the outputs of an earlier one.
     pub reused: u64,
+    /// Second attempts of tasks that ran for very long, begun while the first one ran.
+    pub speculative: u64,
 }
 
 fn timestamp<S: serde::Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
@@ -472,6 +474,7 @@ impl From<wire::JobTotals> for Totals {
             dataset_files: totals.dataset_files,
             dataset_bytes: ByteSize(totals.dataset_bytes),
             reused: totals.reused,
+            speculative: totals.speculative,
         }
     }
 }

@@ -86,6 +86,7 @@ const fn totals(totals: &JobTotals) -> wire::JobTotals {
         dataset_files: totals.dataset_files,
         dataset_bytes: totals.dataset_bytes.0,
         reused: totals.reused,
+        speculative: totals.speculative,
     }
 }
 
