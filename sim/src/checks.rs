@@ -2,6 +2,7 @@
 //! invariants in the documentation. Those about the inside of the core are in the core's own `invariants`; here are those
 //! that need to know what was before, or what is outside.
 
+mod conduct;
 mod durability;
 mod ends;
 mod features;
@@ -49,6 +50,8 @@ pub(crate) struct History {
     ended_at: BTreeMap<JobId, u64>,
     /// Use of each tenant above its limits, when last looked at.
     above: BTreeMap<TenantId, features::Above>,
+    /// How the scheduler behaves.
+    pub(crate) conduct: conduct::Conduct,
     /// Every attempt that was ever sent to a host, in whatever life of the scheduler.
     sent: BTreeSet<AttemptId>,
     /// Replies to what the simulation itself asked.
@@ -89,6 +92,7 @@ impl World {
             Action::Persist(record) => {
                 self.history.note_winners(record);
                 self.history.ledger.add(record)?;
+                self.history.conduct.every_change_was_asked_for(record)?;
                 self.watch_record(record)
             }
             Action::Command { host, command: HostCommand::Assign { frames, .. } } => {
@@ -153,6 +157,8 @@ impl World {
     pub(crate) fn check_everything(&self) -> Checked {
         let Some(core) = self.scheduler.core() else { return Ok(()) };
         core.check_invariants()?;
+        self.running_guests_fit_into_their_host()?;
+        self.too_many_guarantees_are_told()?;
         self.counters_add_up()
     }
 
@@ -204,13 +210,15 @@ impl World {
 }
 
 impl History {
-    /// A host has given a frame back: none of its attempts is there any more.
-    pub(crate) fn given_back(&mut self, host: HostId, frame: FrameId) {
-        for attempt in self.frames.remove(&(host, frame)).unwrap_or_default() {
-            if self.open.get(&attempt) == Some(&host) {
-                self.open.remove(&attempt);
+    /// A host has given a frame back: none of its attempts is there any more. Returns these.
+    pub(crate) fn given_back(&mut self, host: HostId, frame: FrameId) -> Vec<AttemptId> {
+        let attempts = self.frames.remove(&(host, frame)).unwrap_or_default();
+        for attempt in &attempts {
+            if self.open.get(attempt) == Some(&host) {
+                self.open.remove(attempt);
             }
         }
+        attempts
     }
 
     /// What succeeded does not run any more; what else runs of its task has to be stopped.

@@ -121,6 +121,12 @@ impl Client {
         &self.plan.arrays[array.0 as usize].host
     }
 
+    /// Priority of an array, and bytes of memory of its tasks.
+    pub(crate) fn array(&self, array: ArrayIndex) -> (i32, u64) {
+        let plan = &self.plan.arrays[array.0 as usize];
+        (plan.priority, plan.memory << 20)
+    }
+
     /// Whether tasks of an array take what others have computed.
     pub(crate) fn memoises(&self, array: ArrayIndex) -> bool {
         self.plan.arrays.get(array.0 as usize).is_some_and(|array| array.memoise)

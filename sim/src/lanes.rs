@@ -40,6 +40,11 @@ impl Lane {
         logic.give_back(self.work, self.frame, self.at, self.cpu, None);
     }
 
+    /// What its frame has reserved.
+    pub(crate) fn memory(&self) -> ByteSize {
+        self.memory
+    }
+
     pub(crate) fn work(&self) -> WorkId {
         self.work
     }

@@ -104,6 +104,14 @@ impl Scheduler {
         self.core.as_ref()
     }
 
+    /// What hosts are told by what waits from this place on.
+    pub(crate) fn commands_since(&self, place: usize) -> impl Iterator<Item = (HostId, &HostCommand)> {
+        self.queue[place..].iter().filter_map(|out| match out {
+            Out::Act(Action::Command { host, command }) => Some((*host, command)),
+            _ => None,
+        })
+    }
+
     /// Whether the journal has everything that the core did.
     pub(crate) fn has_written_everything(&self) -> bool {
         self.queue.is_empty() && self.flushing.is_none()
@@ -275,6 +283,7 @@ impl World {
         if !self.scheduler.is_up() {
             return Ok(());
         }
+        self.history.conduct.asks(&what);
         if let Request::Release(job) = &what {
             self.history.asks_for_release(*job);
         }
@@ -306,12 +315,15 @@ impl World {
                 }
                 let name = hello.name.clone();
                 let incarnation = hello.incarnation;
+                let held = hello.held.clone();
                 let before = self.scheduler.queue.len();
                 self.apply(Event::HostAttached(hello))?;
                 let Some(id) = self.scheduler.core().and_then(|core| core.host(&name)) else { return Ok(()) };
                 let welcomes = |out: &Out| matches!(out, Out::Act(Action::Command { host, command: HostCommand::Welcome { .. } }) if *host == id);
                 let welcome = self.scheduler.queue[before..].iter().position(welcomes);
                 if let Some(place) = welcome {
+                    let stopped = self.stopped_since(before, id);
+                    self.a_host_goes_on_only_with_its_own(id, &held, &stopped)?;
                     self.scheduler.queue.insert(before + place, Out::Arrive(id, link));
                     self.scheduler.sessions.insert(id, link);
                     self.history.attached(name, incarnation);
@@ -349,7 +361,8 @@ impl World {
             self.scheduler.core().and_then(|core| core.hosts().get(host.0 as usize).map(|view| view.name.clone()));
         let current = name.and_then(|name| self.history.incarnation(&name)) == Some(incarnation);
         if current && let HostMessage::Retracted { frame, given: true } = message {
-            self.history.given_back(host, frame);
+            let attempts = self.history.given_back(host, frame);
+            self.a_task_is_not_moved_to_and_fro(&attempts)?;
         }
         let event = Event::FromHost { host, incarnation, message };
         if current { self.apply(event) } else { self.apply_old_news(event) }

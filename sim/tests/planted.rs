@@ -100,6 +100,11 @@ fn a_loser_that_is_not_stopped_is_found() {
 }
 
 #[test]
+fn a_task_that_is_started_twice_when_it_is_taken_back_is_found() {
+    is_found("double-start-on-retraction", 40, &["a_task_runs_on_one_host_at_a_time"]);
+}
+
+#[test]
 fn no_planted_fault_is_without_a_test() {
     let tests = include_str!("planted.rs");
     for plant in Plant::all() {

@@ -2,6 +2,7 @@
 
 mod claims;
 mod dependencies;
+mod invariants;
 mod links;
 mod text;
 
@@ -36,6 +37,7 @@ impl fmt::Display for Fault {
 pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Vec<Fault>> {
     let mut faults = dependencies::check(&workspace.packages);
     let (mut tables, mut tests) = (claims::TABLES.map(|_| String::new()), BTreeSet::new());
+    let (mut invariants, mut names) = (String::new(), BTreeSet::new());
     for file in workspace.files()? {
         let bytes = std::fs::read(workspace.root.join(&file)).with_context(|| format!("cannot read {file}"))?;
         let Ok(content) = std::str::from_utf8(&bytes) else { continue };
@@ -45,7 +47,11 @@ pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Vec<Fault>> {
                 content.clone_into(found);
             }
         }
+        if file == invariants::FILE {
+            content.clone_into(&mut invariants);
+        }
         if file.ends_with(".rs") {
+            names.extend(invariants::names(content));
             tests.extend(claims::tests(content));
         }
         if file.ends_with(".md") {
@@ -55,5 +61,6 @@ pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Vec<Fault>> {
     for (table, content) in claims::TABLES.into_iter().zip(&tables) {
         faults.extend(claims::check(table, content, &tests));
     }
+    faults.extend(invariants::check(&invariants, &names));
     Ok(faults)
 }

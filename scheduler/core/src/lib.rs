@@ -16,6 +16,7 @@ mod claims;
 mod compaction;
 mod deadlines;
 mod edges;
+mod effort;
 mod event;
 mod explain;
 mod failure;
@@ -77,6 +78,7 @@ use partita_types::{HostId, HostName, Incarnation, JobId, TenantId, TenantName, 
 
 use crate::claims::Claim;
 use crate::deadlines::Unrunnable;
+use crate::effort::Effort;
 use crate::frame::Frames;
 use crate::host::Host;
 use crate::job::Job;
@@ -122,6 +124,7 @@ pub struct Core {
     /// A fault on purpose.
     planted: Option<Bug>,
     lives: Lives,
+    effort: Effort,
 }
 
 impl Core {
@@ -142,6 +145,7 @@ impl Core {
     /// Total: any event is accepted in any state; a stale one changes nothing but a counter.
     pub fn apply(&mut self, now: Timestamp, event: Event, actions: &mut Vec<Action>) {
         self.now = self.now.max(now);
+        self.effort.begin();
         if self.timers.begin_recovery(self.now) {
             self.known_hosts.await_all(self.now);
             self.begin_life(actions);
@@ -238,6 +242,7 @@ impl Core {
 
     /// Lets `change` work on a job, and carries what that did to its numbers over to the tenant.
     fn change_job<R>(&mut self, id: JobId, change: impl FnOnce(&mut Job) -> R) -> Option<R> {
+        self.effort.note(1);
         let tenant = self.tenants.get_mut(id.tenant.0 as usize)?;
         let job = tenant.job_mut(id.number)?;
         let before = (job.unfinished, u32::from(job.end.is_none()));

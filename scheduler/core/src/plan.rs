@@ -164,6 +164,7 @@ impl Core {
         let standing = self.standing(tenant);
         let mut enough = false;
         for runnable in tenant.runnable.iter().take(ARRAYS_LOOKED_AT) {
+            self.effort.note(1);
             let Some(job) = tenant.job(runnable.job) else { break };
             let array = job.array(runnable.array);
             if array.memoises()
@@ -203,6 +204,7 @@ impl Core {
         needed: u64,
         standing: &Standing,
     ) -> Result<Vec<HostId>, Hold> {
+        self.effort.note(1 + self.hosts.len());
         let policy = tenant.policy.as_ref().ok_or(Hold::NoPolicy)?;
         let need = Need::of(tenant, array, needed);
         check_quota(tenant, policy, needed)?;

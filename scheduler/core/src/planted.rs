@@ -28,11 +28,13 @@ pub enum Bug {
     LoserKeepsReservation,
     /// The slower of two attempts is not stopped.
     LoserRunsOn,
+    /// A frame that a host is asked for is given to another before the answer.
+    DoubleStartOnRetraction,
 }
 
 impl Bug {
     /// Every bug.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::StaleAttemptAccepted,
         Self::QuotaKeptOnHostLoss,
         Self::LostWakeUp,
@@ -43,6 +45,7 @@ impl Bug {
         Self::LostOutputsForgotten,
         Self::LoserKeepsReservation,
         Self::LoserRunsOn,
+        Self::DoubleStartOnRetraction,
     ];
 
     /// How it is called on a command line.
@@ -59,6 +62,7 @@ impl Bug {
             Self::LostOutputsForgotten => "lost-outputs-forgotten",
             Self::LoserKeepsReservation => "loser-keeps-reservation",
             Self::LoserRunsOn => "loser-runs-on",
+            Self::DoubleStartOnRetraction => "double-start-on-retraction",
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::claims::Need;
 use crate::frame::LiveFrame;
 use crate::host::Host;
 use crate::plan::BYTES_PER_MICRO;
+use crate::planted::Bug;
 
 /// Most questions that wait for an answer.
 const ASKED_MAX: usize = 64;
@@ -93,6 +94,12 @@ impl Core {
                 let Some((from, frame)) = self.frame_to_retract(&self.hosts[position]) else { break };
                 self.retractions.asked.insert(frame, (from, self.hosts[position].id));
                 actions.push(Action::Command { host: from, command: HostCommand::Retract(vec![frame]) });
+                if self.has(Bug::DoubleStartOnRetraction)
+                    && let Some(slot) = self.frames.slot_of(frame)
+                {
+                    self.take_retracted(slot);
+                    self.place_work(actions);
+                }
             }
         }
     }
@@ -110,6 +117,7 @@ impl Core {
         let from = busy.max_by_key(|host| (waiting(host), std::cmp::Reverse(host.id)))?;
         let mut frames: Vec<&LiveFrame> = from.frames.iter().filter_map(|slot| self.frames.get(*slot)).collect();
         frames.sort_unstable_by_key(|frame| frame.id);
+        self.effort.note(frames.len());
         // Hosts begin with what came first.
         let waiting = frames.iter().skip(from.capacity.cores as usize);
         let frame = waiting.rev().find(|frame| self.may_move(frame, to))?;

@@ -22,8 +22,9 @@ impl World {
         self.what_was_acknowledged_survives(core)?;
         the_core_agrees_with_the_journal(core, &ledger)?;
         let history = std::mem::take(&mut self.history);
-        let History { told, answers, sent, asked_release, ended_at, .. } = history;
-        self.history = History { ledger, told, answers, sent, asked_release, ended_at, ..History::default() };
+        let History { told, answers, sent, asked_release, ended_at, conduct, .. } = history;
+        let conduct = conduct.after_restart();
+        self.history = History { ledger, told, answers, sent, asked_release, ended_at, conduct, ..History::default() };
         for (job, event) in events {
             match event {
                 Some(event) => self.history.final_states_are_final(*job, event)?,

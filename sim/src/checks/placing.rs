@@ -16,6 +16,8 @@ impl World {
         self.work_goes_to_attached_hosts_only(host)?;
         self.work_goes_where_its_needs_are_met(host, frame)?;
         self.copies_stay_within_the_tenant(frame)?;
+        self.attempts_get_no_more_memory_than_allowed(host, frame)?;
+        self.note_handed(host, frame);
         for place in 0..frame.indexes.len() {
             let Some(attempt) = frame.attempt(place) else { continue };
             self.history.nothing_that_succeeded_runs_again(attempt.task)?;

@@ -8,6 +8,7 @@ mod budget;
 mod compaction;
 mod deadlines;
 mod edges;
+mod effort;
 mod escalation;
 mod failures;
 mod hosts;
