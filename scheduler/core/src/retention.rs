@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use partita_types::{ArrayIndex, HostId, JobId, PartitionId};
 
 use crate::action::{Action, HostCommand, Refusal, Reply};
+use crate::array::{Consumer, Input};
 use crate::job::Job;
 use crate::record::Record;
 use crate::task::{Place, State};
@@ -12,6 +13,8 @@ use crate::{Core, no_such_job};
 
 /// Most partitions in one command, so that it fits into a message.
 const DROPS_PER_COMMAND: usize = 10_000;
+/// Readers that look at each other when they succeed.
+const FEW_READERS: usize = 64;
 
 impl Core {
     pub(crate) fn on_release(&mut self, id: JobId, actions: &mut Vec<Action>) -> Result<Reply, Refusal> {
@@ -58,7 +61,9 @@ impl Core {
             });
         }
         consumed.retain(|(array, index)| {
-            job.task(*array, *index).place() != Place::Nowhere && !job.is_needed(*array, *index)
+            job.task(*array, *index).place() != Place::Nowhere
+                && job.has_few_readers(*array, *index)
+                && !job.is_needed(*array, *index)
         });
         let mut drops: BTreeMap<HostId, Vec<PartitionId>> = BTreeMap::new();
         for (array, index) in &consumed {
@@ -140,6 +145,27 @@ impl Core {
 }
 
 impl Job {
+    /// Whether so few tasks read an output by edges of their own that each of them, when it succeeds, may look at the
+    /// others. An output that more of them read goes when their whole array is done.
+    fn has_few_readers(&self, array: u32, index: u32) -> bool {
+        let consumers = &self.array(array).consumers;
+        let readers = |consumer: &Consumer| match &self.array(consumer.array).inputs[consumer.input as usize] {
+            Input::List { readers } => {
+                let list = readers.get(&array).map_or(&[][..], Vec::as_slice);
+                let first = list.partition_point(|(source, _)| *source < index);
+                list[first..].partition_point(|(source, _)| *source == index)
+            }
+            Input::Each { .. }
+            | Input::Fold { .. }
+            | Input::All { .. }
+            | Input::Slice { .. }
+            | Input::Dataset(_)
+            | Input::Literal
+            | Input::PerTaskLiteral => 1,
+        };
+        consumers.len() <= FEW_READERS && consumers.iter().map(readers).sum::<usize>() <= FEW_READERS
+    }
+
     /// Whether outputs of an array go as soon as their readers have ended, before the whole arrays that read it have.
     pub(crate) fn may_go_early(&self, array: u32) -> bool {
         let owner = self.array(array);

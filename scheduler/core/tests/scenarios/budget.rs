@@ -1,7 +1,7 @@
 //! How much is alive at a time: what is produced is consumed before more is, and nothing waits for ever.
 
 use partita_core::{JobEnd, Request};
-use partita_testkit::{Cluster, HostModel, Reference, all, array, each, job, policy};
+use partita_testkit::{Cluster, HostModel, Reference, all, array, each, job, list, policy};
 use partita_types::{ByteSize, CpuTime, JobId, JobSpec};
 
 /// A host with room for 100 MiB of partitions, of which 60 are to be used, where tasks take long.
@@ -116,4 +116,21 @@ fn the_place_in_the_order_of_tenants_is_told_as_a_number() {
     assert!(first.ends_with("its place is 2 of 2 tenants with tasks that are ready"), "{first}");
     assert!(second.ends_with("its place is 1 of 2 tenants with tasks that are ready"), "{second}");
     assert!(!second.contains("hoarder"), "{second}");
+}
+
+#[test]
+fn what_very_many_tasks_read_goes_when_all_of_them_have_ended() {
+    let mut cluster = Cluster::new().tenant(policy("acme")).host("one", 1);
+    let readers: [&[(u32, u32, u32)]; 100] = [&[(0, 0, 0)]; 100];
+    let spec = job().with(array("load").tasks(1)).with(array("read").tasks(100).reads(list(&readers))).spec();
+    let id = cluster.submit("acme", spec.clone());
+    cluster.model("one").output_size = ByteSize(100);
+    while cluster.job(id).end.is_none() {
+        cluster.run_frame("one");
+        let job = cluster.job(id);
+        let load = u64::from(job.end.is_none());
+        let expected = ByteSize(100 * (load + u64::from(job.arrays[1].counts.succeeded)));
+        assert_eq!(stored(&cluster), expected, "the one output is there until its last reader has ended");
+    }
+    Reference::new(&spec).check(&cluster.results(id, 1));
 }
