@@ -148,6 +148,7 @@ impl World {
     pub(crate) fn check_after_event(&mut self) -> Checked {
         self.history.events += 1;
         self.limits_that_were_lowered_are_approached()?;
+        self.higher_priority_goes_first()?;
         if self.history.events.is_multiple_of(self.plan.check_every.max(1)) {
             self.check_everything()?;
         }

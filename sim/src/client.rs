@@ -127,6 +127,13 @@ impl Client {
         (plan.priority, plan.memory << 20)
     }
 
+    /// Whether any host with this much memory can run an array of a higher priority: it reads nothing, and needs no more.
+    pub(crate) fn runs_anywhere_with(&self, array: ArrayIndex, priority: i32, memory: u64) -> bool {
+        let plan = &self.plan.arrays[array.0 as usize];
+        let plain = plan.inputs.is_empty() && plan.host.is_empty() && !plan.upload;
+        plain && plan.priority > priority && plan.memory << 20 <= memory
+    }
+
     /// Whether tasks of an array take what others have computed.
     pub(crate) fn memoises(&self, array: ArrayIndex) -> bool {
         self.plan.arrays.get(array.0 as usize).is_some_and(|array| array.memoise)

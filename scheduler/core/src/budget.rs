@@ -5,7 +5,8 @@
 //! says nothing about how much it writes. Here bytes are counted: what hosts store, and what the frames that they have are
 //! expected to write, by what was learned of each function. Above a host's target only frames go there that add nothing:
 //! those whose outputs are no larger than what is given up when they have read it. Depth goes first within a tenant anyhow, so
-//! what is begun is finished, and its inputs are gone.
+//! what is begun is finished, and its inputs are gone. While an array waits for that, those behind it in the tenant's order
+//! may start only what adds nothing, so that they do not take the bytes that it waits for.
 //!
 //! Two things are left out. A tenant of which nothing runs may always start one frame: this reserve is why nothing ever waits
 //! for itself. And whoever has no more than its part of the targets, by weight, is not held up by what others keep.
@@ -81,6 +82,12 @@ impl Core {
         let hold = Hold::LiveBytes { adds: written - freed, live: sum(Host::live), target: sum(Host::target) };
         hosts.retain(|host| !is_tight(host));
         if hosts.is_empty() { Err(hold) } else { Ok(hosts) }
+    }
+
+    /// Whether a task of an array is expected to write more than is given up when it has ended.
+    pub(crate) fn adds_bytes(&self, tenant: &Tenant, array: &Array, (job, position): (u32, u32)) -> bool {
+        let freed = tenant.job(job).map_or(0, |job| job.freed_by(position));
+        tenant.run_times.get(array.learned).output() > freed
     }
 
     /// Whether a tenant has no more live bytes than its part of all targets, by weight among those who have any.

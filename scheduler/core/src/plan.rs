@@ -175,6 +175,8 @@ impl Core {
             }
             for lot in array.lots() {
                 match self.candidates(tenant, array, runnable.key(), lot.memory, &standing) {
+                    // What goes first waits for bytes to be given up; what adds some would let it wait for ever.
+                    Ok(_) if enough && self.adds_bytes(tenant, array, runnable.key()) => {}
                     Ok(hosts) => {
                         planned.plan = Some(self.choose(tenant, job, runnable.array, lot, &hosts));
                         return planned;

@@ -1,10 +1,10 @@
-//! What must hold for how the scheduler behaves from one event to the next: what it takes back, what it
-//! lets returning hosts go on with, and on whose word it changes anything.
+//! What must hold for how the scheduler behaves from one event to the next: whom it serves first, what it takes back, what
+//! it lets returning hosts go on with, and on whose word it changes anything.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use partita_core::{HostCommand, IdempotencyKey, Record, Request};
-use partita_types::{AttemptId, Frame, HeldFrame, HostId, JobId, TaskId, TenantId};
+use partita_types::{ArrayIndex, AttemptId, Cause, Frame, HeldFrame, HostId, JobId, TaskId, TenantId};
 
 use crate::world::World;
 use crate::{Checked, ensure};
@@ -19,6 +19,10 @@ pub(crate) struct Conduct {
     handed_to: BTreeMap<AttemptId, (HostId, u64)>,
     /// When each task was given back by a host, in this life of the scheduler.
     given_back: BTreeMap<TaskId, u64>,
+    /// What was handed out during this event: to which tenant, of which priority, with how much memory.
+    during_event: Vec<(TenantId, i32, u64)>,
+    /// Arrays with a task that failed in a way that changes where it may run, or how much memory it needs.
+    with_past: BTreeSet<(JobId, ArrayIndex)>,
     /// What clients asked for, in whatever life of the scheduler.
     asked: Asked,
 }
@@ -33,7 +37,7 @@ struct Asked {
 impl Conduct {
     /// The scheduler starts again: what clients asked for stays so.
     pub(super) fn after_restart(self) -> Self {
-        Self { asked: self.asked, ..Self::default() }
+        Self { asked: self.asked, with_past: self.with_past, ..Self::default() }
     }
 
     /// A client asks for something.
@@ -55,6 +59,12 @@ impl Conduct {
             }
             Record::JobCancelled { job, .. } => self.asked.cancel.contains(job),
             Record::JobClosed { job, .. } => self.asked.close.contains(job),
+            Record::AttemptFailed { attempt, failure, .. } => {
+                if matches!(failure.cause, Cause::Crash | Cause::Memory) {
+                    self.with_past.insert((attempt.task.job, attempt.task.array));
+                }
+                true
+            }
             _ => true,
         };
         ensure(right, "every_change_was_asked_for", || format!("{record:?}"))
@@ -67,6 +77,38 @@ impl World {
         for attempt in (0..frame.indexes.len()).filter_map(|place| frame.attempt(place)) {
             self.history.conduct.handed_to.insert(attempt, (host, self.now));
         }
+        let plan = self.client_of(frame.job).map(|client| client.array(frame.array));
+        // What is not run but copied has its own order: it takes nobody's room.
+        if let Some((priority, memory)) = plan.filter(|_| frame.reuse.is_empty()) {
+            let memory = frame.memory.map_or(memory, |memory| memory.0);
+            self.history.conduct.during_event.push((frame.job.tenant, priority, memory));
+        }
+    }
+
+    /// I13: whatever is handed out, nothing of the same tenant with a higher priority stays behind that would have fitted in
+    /// the same place. In clusters with plenty of room for partitions.
+    pub(super) fn higher_priority_goes_first(&mut self) -> Checked {
+        let handed = std::mem::take(&mut self.history.conduct.during_event);
+        // Where there is little, what makes data has to wait for what consumes it; see `budget.rs` of the core.
+        if self.plan.hosts.iter().any(|host| host.partitions.is_some()) {
+            return Ok(());
+        }
+        let Some(core) = self.scheduler.core() else { return Ok(()) };
+        for (tenant, priority, memory) in handed {
+            for client in self.clients.iter().filter(|client| client.tenant == tenant) {
+                let Some(view) = client.job.and_then(|job| core.job(job)) else { continue };
+                for (array, known) in (0_u32..).map(ArrayIndex).zip(&view.arrays) {
+                    let behind = known.counts.ready > 0 && client.runs_anywhere_with(array, priority, memory);
+                    let plain = !self.history.conduct.with_past.contains(&(view.id, array));
+                    ensure(!behind || !plain, "higher_priority_goes_first", || {
+                        let why = core.explain(view.id, Some(array), None);
+                        let why = why.into_iter().find(|told| told.state == "ready").map(|told| told.reason);
+                        format!("array {array} of job {} waits, priority {priority} was handed out: {why:?}", view.id)
+                    })?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// I11: a task that moved from one host to another stays there for a while. Of a task with two attempts both may move.

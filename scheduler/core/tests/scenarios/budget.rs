@@ -1,7 +1,7 @@
 //! How much is alive at a time: what is produced is consumed before more is, and nothing waits for ever.
 
 use partita_core::{JobEnd, Request};
-use partita_testkit::{Cluster, HostModel, Reference, all, array, each, job, list, policy};
+use partita_testkit::{Cluster, HostModel, Reference, all, array, each, job, list, literal, policy};
 use partita_types::{ByteSize, CpuTime, JobId, JobSpec};
 
 /// A host with room for 100 MiB of partitions, of which 60 are to be used, where tasks take long.
@@ -104,6 +104,32 @@ fn a_tenant_that_has_little_is_not_held_up_by_what_others_keep() {
     let id = cluster.submit("acme", job().with(array("load").tasks(8)).spec());
     run(&mut cluster, "one");
     assert!(cluster.counts(id, 0).assigned >= 2, "{:?}: {}", cluster.counts(id, 0), reason(&cluster, id));
+}
+
+/// I13: a task that waits for bytes to be given up is not overtaken by what takes them.
+#[test]
+fn what_waits_for_live_bytes_keeps_its_turn() {
+    let mut cluster = Cluster::new().tenant(policy("acme"));
+    let mut host = small("one", 3);
+    host.capacity.partitions = ByteSize::mib(105); // Of which 63 are to be used.
+    cluster.attach_new(host);
+    // What the two functions write is learned, and 41 MiB stay as results.
+    let little =
+        |tasks: u32| array("small").tasks(tasks).calls("pair").reads(literal(&["left"])).reads(literal(&["right"]));
+    let learn = job().with(array("large").tasks(4)).with(little(1)).spec();
+    let learned = cluster.submit("acme", learn);
+    while cluster.job(learned).end.is_none() {
+        let large = cluster.frames("one")[0].array.0 == 0;
+        cluster.model("one").output_size = ByteSize::mib(if large { 10 } else { 1 });
+        cluster.run_frame("one");
+    }
+    let before =
+        cluster.submit("acme", job().with(array("large").tasks(9).options(|options| options.priority = 5)).spec());
+    let behind = cluster.submit("acme", job().with(little(9)).spec());
+    assert_eq!(cluster.counts(before, 0).assigned, 2, "{}", reason(&cluster, before));
+    assert!(reason(&cluster, before).starts_with("live bytes"), "{}", reason(&cluster, before));
+    assert_eq!(cluster.counts(behind, 0).assigned, 0, "it fits, and would take the bytes that the other waits for");
+    assert!(reason(&cluster, behind).contains("go first"), "{}", reason(&cluster, behind));
 }
 
 /// B18: and people are told where they stand, and nothing of who the others are.
