@@ -54,9 +54,9 @@ pub(crate) fn run() -> ExitCode {
 fn execute(app: &App, command: Command) -> anyhow::Result<Outcome> {
     match command {
         Command::Scheduler(arguments) => server()?.block_on(scheduler::run(app, arguments)),
-        Command::Host(arguments) => match arguments.into_process()? {
-            Some(process) => server()?.block_on(host::run(app, process)),
-            None => client()?.block_on(host::list(app)),
+        Command::Host(arguments) => match arguments.wanted()? {
+            host::Wanted::Process(process) => server()?.block_on(host::run(app, *process)),
+            host::Wanted::Command(command) => client()?.block_on(host::ask(app, command)),
         },
         Command::Dev(arguments) => client()?.block_on(dev::run(app, arguments)),
         Command::Module(arguments) => client()?.block_on(module::run(app, arguments)),

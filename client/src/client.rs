@@ -42,7 +42,7 @@ pub(crate) const CHUNK: usize = 256 << 10;
 /// ```
 #[derive(Debug, Clone)]
 pub struct Client {
-    transport: Transport,
+    pub(crate) transport: Transport,
     tenant: String,
 }
 

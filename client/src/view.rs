@@ -13,6 +13,8 @@ use partita_types::{
 };
 use serde::Serialize;
 
+use crate::hosts::HostDrain;
+
 /// What is wrong with an answer. The caller knows what was asked and adds it.
 pub(crate) type Fault = String;
 
@@ -378,6 +380,9 @@ pub struct HostStatus {
     pub attached_at: Timestamp,
     /// What it has beyond its size.
     pub features: Features,
+    /// How far it is with being emptied, if it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drain: Option<HostDrain>,
 }
 
 /// What a tenant uses and may use.
@@ -586,6 +591,7 @@ impl TryFrom<wire::Host> for HostStatus {
             address: host.address,
             attached_at: Timestamp::from_micros(host.attached_at_us),
             features,
+            drain: host.drain.map(Into::into),
         })
     }
 }

@@ -6,9 +6,12 @@ mod conduct;
 mod durability;
 mod ends;
 mod features;
+mod moving;
 mod placing;
 mod quarantine;
 mod watching;
+
+pub(crate) use moving::drained_hosts_have_nothing_that_counts;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -106,6 +109,12 @@ impl World {
             Action::Command { command: HostCommand::Cancel(attempts), .. } => {
                 self.history.to_stop.retain(|attempt, _| !attempts.contains(attempt));
                 Ok(())
+            }
+            Action::Command { host, command: HostCommand::Drop(partitions) } => {
+                self.no_copy_is_dropped_that_counts(*host, partitions)
+            }
+            Action::Command { host, command: HostCommand::Copy { partitions, .. } } => {
+                self.copies_go_to_hosts_that_take_part(*host, partitions)
             }
             Action::Command { .. } | Action::Reply { .. } | Action::Disconnect { .. } => Ok(()),
         }

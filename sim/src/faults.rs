@@ -53,6 +53,7 @@ impl World {
             }
             FaultKind::Compact { lasts, dies } => return self.begin_compaction(lasts * 1_000, dies),
             FaultKind::Move { again } => return self.move_state(again * 1_000),
+            FaultKind::Drain { host, lasts, stops } => return self.drain(host, lasts * 1_000, stops),
             FaultKind::ClientDies { job } => {
                 if job < self.clients.len() {
                     self.restart_client(job);
@@ -96,7 +97,7 @@ impl World {
         self.plan_step(again, Step::Dial { host: position, process });
     }
 
-    fn kill(&mut self, position: usize, again: u64, same: bool) {
+    pub(crate) fn kill(&mut self, position: usize, again: u64, same: bool) {
         let Some(host) = self.hosts.get(position).filter(|host| host.alive) else { return };
         let session = host.session;
         if host.connected && self.random.network.chance(70) {

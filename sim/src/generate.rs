@@ -277,6 +277,12 @@ fn faults(random: &mut Random, hosts: usize, jobs: usize) -> Vec<Fault> {
         let job = random.below(jobs as u64) as usize;
         add(random, FaultKind::ClientDies { job });
     }
+    for host in 0..hosts {
+        if random.chance(40) {
+            let (lasts, stops) = (random.between(500, 25_000), random.chance(50));
+            add(random, FaultKind::Drain { host, lasts, stops });
+        }
+    }
     faults.sort_by_key(|fault| fault.at);
     faults
 }

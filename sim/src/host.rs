@@ -1,9 +1,10 @@
 //! Hosts of the simulation: their processes, sessions and partitions. Which frame runs next, and what is left of one, is
 //! decided by the queue that real hosts have; lanes and reports are in `lanes`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use partita_core::{HostCommand, HostHello, HostMessage};
+use partita_host_logic::copying::Copying;
 use partita_host_logic::ledger::Ledger;
 use partita_host_logic::{Logic, Retracted, WorkId};
 use partita_testkit::{Random, Run};
@@ -18,8 +19,6 @@ use crate::plan::{DATASETS, HostPlan};
 use crate::plant::Plant;
 use crate::world::{Step, World};
 
-/// Room for partitions.
-const PARTITIONS: ByteSize = ByteSize::gib(16);
 /// Reports that a host may repeat in its next session.
 const REPORTS_KEPT: usize = 3;
 
@@ -63,6 +62,10 @@ pub(crate) struct SimHost {
     pub(crate) reported: VecDeque<Report>,
     /// Something that an earlier life had said.
     pub(crate) old_news: Option<(Incarnation, Report)>,
+    /// Orders to copy that are being carried out.
+    pub(crate) copying: Copying,
+    /// Partitions that it lost by itself, in this life of its process.
+    pub(crate) evicted: BTreeSet<PartitionId>,
 }
 
 impl SimHost {
@@ -98,12 +101,15 @@ impl SimHost {
             ledger: Ledger::default(),
             reported: VecDeque::new(),
             old_news: None,
+            copying: Copying::default(),
+            evicted: BTreeSet::new(),
         }
     }
 
     /// Says hello, with everything that is here and that was not acknowledged; also answers the number of the last report.
     pub(crate) fn begin_session(&mut self, session: u64, now: u64) -> (u64, HostHello) {
         self.session = session;
+        self.copying.forget_all();
         (self.connected, self.welcomed, self.dialled) = (true, false, now);
         (self.last_to, self.last_from) = (now, now);
         self.keep_report();
@@ -150,6 +156,8 @@ impl SimHost {
         self.frozen_until = 0;
         self.stop_everything();
         self.store.clear();
+        self.copying.forget_all();
+        self.evicted.clear();
         self.headers.clear();
         if let Some(report) = self.reported.drain(..).next_back() {
             self.old_news = Some((self.incarnation, report));
@@ -224,6 +232,7 @@ impl World {
                 if self.plant == Some(Plant::OrphanPartition) && partitions.len() > 3 {
                     return Ok(());
                 }
+                host.copying.dropped(&partitions);
                 for partition in partitions {
                     host.store.remove(&partition);
                 }
@@ -243,6 +252,7 @@ impl World {
                 self.say(position, HostMessage::DatasetPlanned { request, result });
             }
             HostCommand::InspectModule { .. } => {}
+            HostCommand::Copy { order, source, partitions } => self.begin_copy(position, order, &source, &partitions),
         }
         Ok(())
     }
@@ -274,6 +284,7 @@ impl World {
     pub(crate) fn evict(&mut self, position: usize) {
         let Some(partition) = self.hosts[position].pick_partition(&mut self.random.processes) else { return };
         self.hosts[position].store.remove(&partition);
+        self.hosts[position].evicted.insert(partition);
         self.say(position, HostMessage::Lost(vec![partition]));
     }
 }

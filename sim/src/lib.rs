@@ -26,6 +26,7 @@ mod hub;
 mod lanes;
 mod ledger;
 mod log;
+mod moving;
 mod network;
 mod plan;
 mod plant;

@@ -477,6 +477,15 @@ pub enum FaultKind {
         /// After what time it runs again.
         again: u64,
     },
+    /// A host is drained, by somebody who takes that back later.
+    Drain {
+        /// Which host.
+        host: usize,
+        /// After what time it takes part again.
+        lasts: u64,
+        /// Whether its process is ended, by a new start, as soon as it is said to be drained.
+        stops: bool,
+    },
     /// The client of a job forgets what it was waiting for, and watches again from where it had stopped.
     ClientDies {
         /// Which job.

@@ -57,7 +57,7 @@ pub(crate) struct Scheduler {
     reported: Vec<(Session, u64)>,
     /// Which client waits for which answer.
     waiting: BTreeMap<RequestId, (usize, u64)>,
-    requests: u64,
+    pub(crate) requests: u64,
     pub(crate) hub: Hub,
 }
 
@@ -126,6 +126,11 @@ impl Scheduler {
     /// The number that the core gave a host, if it speaks through this session.
     fn host_of(&self, session: Session) -> Option<HostId> {
         self.sessions.iter().find(|(_, known)| **known == session).map(|(id, _)| *id)
+    }
+
+    /// The session that the core knows of a host.
+    pub(crate) fn session_of(&self, id: HostId) -> Option<Session> {
+        self.sessions.get(&id).copied()
     }
 
     /// The position of the host that has a number.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use partita_core::{Event, HostCommand, HostHello, HostMessage, JobEvent, Reply, Request};
 use partita_host_logic::WorkId;
 use partita_testkit::Random;
-use partita_types::{Incarnation, OutputInfo, PartitionId, Report, Timestamp};
+use partita_types::{HostName, Incarnation, MoveId, OutputInfo, PartitionId, Report, StoredPartition, Timestamp};
 
 use crate::checks::History;
 use crate::client::Client;
@@ -110,6 +110,21 @@ pub(crate) enum Step {
         process: u64,
         partition: PartitionId,
         info: OutputInfo,
+    },
+    /// What a host was to copy has come, or not.
+    Copied {
+        host: usize,
+        process: u64,
+        session: u64,
+        order: MoveId,
+        source: HostName,
+        partitions: Vec<StoredPartition>,
+    },
+    /// Somebody looks whether a host is drained, to stop it, or ends the drain.
+    Drained {
+        host: usize,
+        stops: bool,
+        until: u64,
     },
     StartScheduler,
     /// The scheduler dies.
@@ -322,6 +337,7 @@ impl World {
             | Step::EndTask { host, .. }
             | Step::Seen { host, .. }
             | Step::TakeWork { host, .. }
+            | Step::Copied { host, .. }
             | Step::Upload { host, .. } => self.hosts[*host].frozen_until,
             Step::Noticed { .. }
             | Step::ToScheduler { .. }
@@ -367,6 +383,10 @@ impl World {
                 }
             }
             Step::Upload { host, process, partition, info } => self.on_upload(host, process, partition, info),
+            Step::Copied { host, process, session, order, source, partitions } => {
+                self.on_copy_ends(host, (process, session), order, &source, partitions);
+            }
+            Step::Drained { host, stops, until } => return self.on_drained(host, stops, until),
             Step::StartScheduler => return self.start_scheduler(),
             Step::Crash { again } => return self.crash(again),
             Step::Write { life } => return self.write(life),

@@ -105,6 +105,11 @@ fn a_task_that_is_started_twice_when_it_is_taken_back_is_found() {
 }
 
 #[test]
+fn a_last_copy_that_is_dropped_in_a_move_is_found() {
+    is_found("last-copy-dropped-in-move", 20, &["no_copy_is_dropped_that_counts"]);
+}
+
+#[test]
 fn no_planted_fault_is_without_a_test() {
     let tests = include_str!("planted.rs");
     for plant in Plant::all() {

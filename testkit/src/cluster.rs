@@ -201,6 +201,33 @@ impl Cluster {
             for message in model.on_command(command) {
                 self.apply_only(Event::FromHost { host, incarnation, message });
             }
+            if self.hosts[&name].copies {
+                self.copy_some(&name);
+            }
+        }
+    }
+
+    /// A host carries out the orders to copy that it has.
+    pub fn copy_told(&mut self, name: &str) {
+        self.copy_some(name);
+        self.deliver();
+    }
+
+    fn copy_some(&mut self, name: &str) {
+        let (host, incarnation) = (self.id(name), self.hosts[name].incarnation);
+        for (order, source, partitions) in std::mem::take(&mut self.model(name).told_to_copy) {
+            let there = |wanted: &StoredPartition| {
+                let source = self.hosts.get(source.as_str()).filter(|_| self.is_connected(source.as_str()));
+                source.is_some_and(|source| source.store.get(&wanted.id) == Some(&wanted.info))
+            };
+            let (copies, rest): (Vec<_>, Vec<_>) = partitions.into_iter().partition(there);
+            self.model(name).store.extend(copies.iter().map(|copy| (copy.id, copy.info)));
+            let problem = (!rest.is_empty()).then(|| format!("host {source} does not have {} partitions", rest.len()));
+            self.apply_only(Event::FromHost {
+                host,
+                incarnation,
+                message: HostMessage::Copied { order, copies, problem },
+            });
         }
     }
 

@@ -6,7 +6,7 @@ use partita_core::{HostCommand, HostHello, HostMessage};
 use partita_types::{
     ArrayHeader, ArrayIndex, AttemptId, ByteSize, Cause, ContentHash, CpuTime, DatasetName, DatasetPlan, FailedAttempt,
     Failure, Features, Frame, FrameId, FunctionInfo, HeldFrame, HostCapacity, HostName, Incarnation, InputGroup,
-    Isolation, JobId, OutputInfo, PartitionId, Report, StoredPartition, SucceededBatch, Usage,
+    Isolation, JobId, MoveId, OutputInfo, PartitionId, Report, StoredPartition, SucceededBatch, Usage,
 };
 
 use crate::reference::Digest;
@@ -54,6 +54,10 @@ pub struct HostModel {
     pub running: usize,
     /// Frames that it was asked to give back.
     pub asked_back: Vec<FrameId>,
+    /// Whether it carries out orders to copy as soon as it gets them, rather than when [`crate::Cluster::copy_told`] is called.
+    pub copies: bool,
+    /// Orders to copy that it has not carried out: the name of the source, and what to copy.
+    pub told_to_copy: Vec<(MoveId, HostName, Vec<StoredPartition>)>,
 }
 
 /// One task of a frame, about to end.
@@ -103,12 +107,15 @@ impl HostModel {
             task_time: CpuTime::from_micros(1_000),
             running: cores as usize,
             asked_back: Vec::new(),
+            copies: true,
+            told_to_copy: Vec::new(),
         }
     }
 
     /// Begins a session: tells what is stored, what it goes on with, and what nobody has heard.
     pub fn hello(&mut self) -> HostHello {
         self.told.clear();
+        self.told_to_copy.clear();
         let mut held: Vec<HeldFrame> = self.frames.iter().map(|frame| self.held(frame)).collect();
         held.retain(|frame| !frame.indexes.is_empty());
         let mut ended = self.unheard.clone();
@@ -153,6 +160,7 @@ impl HostModel {
         self.headers.clear();
         self.cancelled.clear();
         self.told_to_stop.clear();
+        self.told_to_copy.clear();
         self.unheard = Report::default();
     }
 
@@ -212,6 +220,10 @@ impl HostModel {
                 vec![HostMessage::DatasetPlanned { request, result }]
             }
             HostCommand::InspectModule { .. } | HostCommand::PlanDataset { .. } => Vec::new(),
+            HostCommand::Copy { order, source, partitions } => {
+                self.told_to_copy.push((order, source.name, partitions));
+                Vec::new()
+            }
         }
     }
 

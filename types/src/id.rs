@@ -130,6 +130,9 @@ number_id!(/// One start of a host process. A later start has a larger number, s
     Incarnation(u64));
 number_id!(/// A run of tasks of one array that was handed to a host at once. Unique for the life of a scheduler process.
     FrameId(u64));
+number_id!(/// An order to a host to copy partitions from another one. Unique for the life of a scheduler process, and grows over
+    /// restarts of it.
+    MoveId(u64));
 
 /// A job of a tenant. The number counts the tenant's own jobs from 1, so it says nothing about other tenants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -17,8 +17,8 @@ pub use features::{FeatureError, Features, Label, MAX_FEATURES, MAX_RESOURCE, Re
 pub use function::{FunctionInfo, ModuleInfo};
 pub use id::{
     ArrayIndex, AttemptId, AttemptNumber, CohortName, ContentHash, DatasetName, FrameId, HostId, HostName, Incarnation,
-    JobId, LabelName, LabelValue, ModuleId, NameError, ParseIdError, PartitionId, ResourceName, TaskId, TenantId,
-    TenantName,
+    JobId, LabelName, LabelValue, ModuleId, MoveId, NameError, ParseIdError, PartitionId, ResourceName, TaskId,
+    TenantId, TenantName,
 };
 pub use job::{
     Arguments, ArrayOptions, ArraySource, ArraySpec, Edge, JobSpec, MAX_ARRAYS_PER_JOB, MAX_OUTPUTS_PER_TASK,

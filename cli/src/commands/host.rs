@@ -1,4 +1,6 @@
-//! `partita host`: the process of one host; and `partita host list`.
+//! `partita host`: the process of one host; and commands about the hosts of a cluster.
+
+mod drain;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -21,11 +23,12 @@ use crate::process::{die_with, log, stop_requested};
 const EXAMPLES: &str = "\
 Examples:
   partita host list
+  partita host drain host-2
   partita token issue --join host-1 > join.token
   partita host --name host-1 --scheduler scheduler:7600 --authority ca.pem --data /var/lib/partita \\
                --join-token-file join.token --listen 10.0.0.5:7601";
 
-/// Run a host: offer cores and memory of this machine to the cluster. Or list the hosts.
+/// Run a host: offer cores and memory of this machine to the cluster. Or list the hosts, or empty one.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct Arguments {
@@ -36,10 +39,26 @@ pub(crate) struct Arguments {
 }
 
 #[derive(Debug, Subcommand)]
-enum HostCommand {
+pub(crate) enum HostCommand {
     /// List the hosts of the cluster.
     #[command(after_help = "Example:\n  partita host list")]
     List,
+    /// Show a host, and what only it has.
+    #[command(after_help = "Example:\n  partita host show host-2")]
+    Show(drain::Named),
+    /// Empty a host, so that it can be stopped without loss.
+    Drain(drain::Drain),
+    /// Let a host take part again that was drained.
+    #[command(after_help = "Example:\n  partita host undrain host-2")]
+    Undrain(drain::Named),
+}
+
+/// What a command line about hosts asks for.
+pub(crate) enum Wanted {
+    /// Be a host.
+    Process(Box<Process>),
+    /// Ask the cluster.
+    Command(HostCommand),
 }
 
 /// A host process.
@@ -93,11 +112,11 @@ pub(crate) struct Process {
 }
 
 impl Arguments {
-    /// The process to run, or `None` if the hosts are to be listed.
-    pub(crate) fn into_process(self) -> anyhow::Result<Option<Process>> {
+    /// The process to run, or what to ask the cluster.
+    pub(crate) fn wanted(self) -> anyhow::Result<Wanted> {
         match (self.command, self.process) {
-            (Some(HostCommand::List), _) => Ok(None),
-            (None, Some(process)) => Ok(Some(process)),
+            (Some(command), _) => Ok(Wanted::Command(command)),
+            (None, Some(process)) => Ok(Wanted::Process(Box::new(process))),
             (None, None) => Err(usage("say `partita host list`, or give the options of a host: see --help")),
         }
     }
@@ -173,10 +192,26 @@ fn wrong(fault: FeatureError) -> anyhow::Error {
     usage(fault.to_string())
 }
 
-/// Lists the hosts of the cluster.
-pub(crate) async fn list(app: &App) -> anyhow::Result<Outcome> {
-    app.output.list(&app.client()?.hosts().await?, listing)?;
+/// Asks the cluster about its hosts.
+pub(crate) async fn ask(app: &App, command: HostCommand) -> anyhow::Result<Outcome> {
+    match command {
+        HostCommand::List => app.output.list(&app.client()?.hosts().await?, listing)?,
+        HostCommand::Show(named) => return drain::show(app, &named).await,
+        HostCommand::Drain(arguments) => return drain::drain(app, &arguments).await,
+        HostCommand::Undrain(named) => return drain::undrain(app, &named).await,
+    }
     Ok(Outcome::Done)
+}
+
+/// The state of a host for people: while it is attached, how far it is with being emptied.
+fn state(host: &HostStatus) -> String {
+    match &host.drain {
+        None => host.state.clone(),
+        Some(drain) => {
+            let how = if drain.done { "drained" } else { "draining" };
+            if host.state == "attached" { how.to_owned() } else { format!("{}, {how}", host.state) }
+        }
+    }
 }
 
 fn listing(hosts: &[HostStatus]) -> Table {
@@ -196,7 +231,7 @@ fn listing(hosts: &[HostStatus]) -> Table {
     for host in hosts {
         table.row([
             host.name.clone(),
-            host.state.clone(),
+            state(host),
             host.cores.to_string(),
             host.assigned_tasks.to_string(),
             host.memory.to_string(),

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::HostConfig;
+use crate::copying::Copies;
 use crate::dataset::Datasets;
 use crate::engine::Engine;
 use crate::executors::Executors;
@@ -40,6 +41,7 @@ pub(crate) struct Host {
     pub(crate) engine: Engine<Box<Runnable>>,
     pub(crate) collector: Collector,
     pub(crate) store: Store,
+    pub(crate) copies: Copies,
     pub(crate) logs: Logs,
     pub(crate) executors: Executors,
     pub(crate) modules: Modules,
@@ -83,6 +85,7 @@ impl Host {
             engine: Engine::new(config.memory),
             collector: Collector::default(),
             store,
+            copies: Copies::default(),
             logs: Logs::default(),
             executors,
             modules,

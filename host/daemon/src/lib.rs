@@ -18,6 +18,7 @@
 
 mod config;
 mod copies;
+mod copying;
 mod dataset;
 mod engine;
 mod enroll;

@@ -186,13 +186,25 @@ fn take_over(host: &Host, welcome: Welcome) -> Duration {
 /// Serves one session until it ends.
 async fn serve(
     host: &Arc<Host>,
-    mut inbound: Streaming<SchedulerMessage>,
+    inbound: Streaming<SchedulerMessage>,
     outbox: mpsc::Sender<HostMessage>,
     heartbeat: Duration,
 ) -> Result<(), SessionError> {
+    let mut orders = Orders::new(Arc::clone(host), outbox.clone());
+    let ended = obey_all(host, inbound, outbox, heartbeat, &mut orders).await;
+    orders.end().await;
+    ended
+}
+
+async fn obey_all(
+    host: &Arc<Host>,
+    mut inbound: Streaming<SchedulerMessage>,
+    outbox: mpsc::Sender<HostMessage>,
+    heartbeat: Duration,
+    orders: &mut Orders,
+) -> Result<(), SessionError> {
     let mut reporter = JoinSet::new();
     reporter.spawn(report(Arc::clone(host), outbox.clone()));
-    let mut orders = Orders::new(Arc::clone(host), outbox.clone());
     let mut heartbeats = interval(heartbeat);
     heartbeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut looks = interval(LOOK);

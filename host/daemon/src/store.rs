@@ -40,6 +40,13 @@ pub(crate) struct Stored {
     pub(crate) bytes: ByteSize,
 }
 
+/// Partitions that are not stored any more. Dropping it frees them, which takes a while.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Removed {
+    _entries: Vec<Entry>,
+}
+
 #[derive(Debug)]
 struct Entry {
     payload: Payload,
@@ -143,15 +150,11 @@ impl Store {
         ids.into_iter().map(|id| contents.entries.get(&id).map(|entry| entry.payload.clone())).collect()
     }
 
-    /// Deletes partitions; those that are not here are nobody's loss.
-    pub(crate) fn drop_many(&self, ids: &[PartitionId]) {
-        let mut removed = Vec::new();
+    /// Deletes partitions; those that are not here are nobody's loss. Freeing memory files takes a while, so the caller says
+    /// where that is done, by dropping what is returned.
+    pub(crate) fn take_many(&self, ids: &[PartitionId]) -> Removed {
         let mut contents = self.contents();
-        for id in ids {
-            removed.extend(contents.remove(*id));
-        }
-        // Freeing memory files takes a while; nobody has to wait for it.
-        drop(contents);
+        Removed { _entries: ids.iter().filter_map(|id| contents.remove(*id)).collect() }
     }
 
     /// Everything that is here, in order.
@@ -241,9 +244,9 @@ mod tests {
         let infos = store.copy(attempt(0, 1), attempt(0, 2), 2).unwrap();
         assert_eq!(infos, [output(10).info, output(20).info]);
         assert_eq!(store.stored(), Stored { partitions: 4, bytes: ByteSize(60) });
-        store.drop_many(&[id(attempt(0, 1), 0), id(attempt(0, 1), 1)]);
+        drop(store.take_many(&[id(attempt(0, 1), 0), id(attempt(0, 1), 1)]));
         assert_eq!(store.get(id(attempt(0, 2), 1)).unwrap().size(), ByteSize(20));
-        store.drop_many(&[id(attempt(0, 2), 0), id(attempt(0, 2), 1)]);
+        drop(store.take_many(&[id(attempt(0, 2), 0), id(attempt(0, 2), 1)]));
         assert_eq!(store.stored(), Stored::default());
     }
 
@@ -302,7 +305,7 @@ mod tests {
         let partition = id(attempt(1, 0), 0);
         store.insert(attempt(1, 0), vec![output(INLINE_MAX)]).unwrap();
         let held = store.get(partition).unwrap();
-        store.drop_many(&[partition, partition]);
+        drop(store.take_many(&[partition, partition]));
         assert!(store.get(partition).is_none());
         assert_eq!(held.bytes().unwrap().len(), INLINE_MAX);
         assert_eq!((store.stored(), store.tenants().len()), (Stored::default(), 0));
@@ -329,7 +332,7 @@ mod tests {
                 if insert {
                     let _ = store.insert(attempt, vec![output(size)]);
                 } else {
-                    store.drop_many(&[id(attempt, 0)]);
+                    drop(store.take_many(&[id(attempt, 0)]));
                 }
                 let inventory = store.inventory();
                 let bytes: u64 = inventory.iter().map(|partition| partition.info.size.0).sum();

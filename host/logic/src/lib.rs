@@ -7,6 +7,7 @@
 //! back with a rest. Between tenants the next frame is chosen by weighted virtual time; within a tenant frames keep
 //! the order in which the scheduler sent them, because that order is the scheduler's decision.
 
+pub mod copying;
 pub mod ledger;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};

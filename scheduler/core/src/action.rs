@@ -2,7 +2,7 @@
 
 use partita_types::{
     ArrayHeader, ArrayIndex, AttemptId, ByteSize, DatasetName, Failure, Frame, FrameId, HostId, HostTenant, JobId,
-    ModuleId, PartitionId, SpecError, StoredPartition, TenantId, TenantName,
+    ModuleId, MoveId, PartitionId, Source, SpecError, StoredPartition, TenantId, TenantName,
 };
 
 use crate::event::RequestId;
@@ -87,6 +87,15 @@ pub enum HostCommand {
         split: ByteSize,
         /// Read no more than about this.
         limit: Option<ByteSize>,
+    },
+    /// Keep copies of partitions that another host has, and say which came. The source has no ticket yet.
+    Copy {
+        /// For the answer.
+        order: MoveId,
+        /// Where they are.
+        source: Source,
+        /// What to copy; all of one job.
+        partitions: Vec<StoredPartition>,
     },
 }
 

@@ -172,7 +172,7 @@ impl Core {
         }
         let mut claims = std::mem::take(&mut self.claims);
         claims.retain(|claim| {
-            let there = self.hosts[claim.host.0 as usize].is_attached();
+            let there = self.hosts[claim.host.0 as usize].takes_part();
             there
                 && match &claim.held_for {
                     ClaimFor::Guarantee { victims } => !victims.is_empty(),
@@ -199,7 +199,7 @@ impl Core {
         let Some(policy) = &owner.policy else { return false };
         let taken = |host: &Host| self.claims.iter().filter(for_array).any(|claim| claim.host == host.id);
         let hosts = self.hosts.iter().filter(|host| {
-            let strong = host.is_attached() && host.isolation >= policy.minimum_isolation;
+            let strong = host.takes_part() && host.isolation >= policy.minimum_isolation;
             strong && need.is_suited_by(host) && !taken(host)
         });
         // Short frames end soon; what long ones have may stay taken for hours.

@@ -29,6 +29,7 @@ struct Kept {
 pub struct Compaction {
     tenants: Vec<Kept>,
     hosts: Vec<HostName>,
+    draining: Vec<(HostName, Timestamp)>,
     at: Timestamp,
     /// Lives of the scheduler before this one.
     lives: u32,
@@ -52,6 +53,7 @@ impl Core {
         Compaction {
             tenants: tenants.collect(),
             hosts: self.known_hosts.names(),
+            draining: self.known_hosts.draining().map(|(name, since)| (name.clone(), since)).collect(),
             at: self.now,
             lives: self.lives.before(),
             unrunnable: self.unrunnable.records().collect(),
@@ -111,6 +113,7 @@ impl Compaction {
             Record::TenantUsed { .. }
             | Record::HostJoined { .. }
             | Record::HostLost { .. }
+            | Record::HostDraining { .. }
             | Record::LifeBegan { .. }
             | Record::Unrunnable { .. } => return,
             Record::TenantAdded { .. } | Record::ModuleAdded { .. } | Record::ModuleQuarantined { .. } => {
@@ -151,6 +154,8 @@ impl Compaction {
         }
         let at = self.at;
         kept.extend(self.hosts.into_iter().map(|name| Record::HostJoined { name, at }));
+        let draining = self.draining.into_iter();
+        kept.extend(draining.map(|(name, at)| Record::HostDraining { name, on: true, at }));
         kept.append(&mut self.unrunnable);
         if self.lives > 0 {
             kept.push(Record::LifeBegan { number: self.lives, at });

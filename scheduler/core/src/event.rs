@@ -5,8 +5,8 @@ use std::ops::Range;
 use partita_policy::TenantPolicy;
 use partita_types::{
     ArrayIndex, ArraySpec, ByteSize, DatasetPlan, Features, FrameId, FunctionInfo, HeldFrame, HostCapacity, HostId,
-    HostName, Incarnation, Isolation, JobId, JobSpec, ModuleId, OutputInfo, PartitionId, Report, StoredPartition,
-    TaskId, TenantId,
+    HostName, Incarnation, Isolation, JobId, JobSpec, ModuleId, MoveId, OutputInfo, PartitionId, Report,
+    StoredPartition, TaskId, TenantId,
 };
 
 /// Names a question of the shell, so that the answer finds its way back. Never reused within a process.
@@ -109,6 +109,13 @@ pub enum Request {
         /// How large.
         size: ByteSize,
     },
+    /// Give a host no more work and move what only it has to others, or take that back.
+    Drain {
+        /// Which host.
+        host: HostName,
+        /// Whether to; else it takes part again.
+        on: bool,
+    },
 }
 
 /// What a host says of itself when it opens a session.
@@ -170,5 +177,14 @@ pub enum HostMessage {
         frame: FrameId,
         /// Whether it did: the frame has not begun there and never will.
         given: bool,
+    },
+    /// It was asked to copy partitions from another host.
+    Copied {
+        /// Which order.
+        order: MoveId,
+        /// What it has now, with the hashes of what arrived. The rest did not come.
+        copies: Vec<StoredPartition>,
+        /// Why something did not come, if that is so.
+        problem: Option<String>,
     },
 }

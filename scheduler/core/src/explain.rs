@@ -204,6 +204,7 @@ pub(crate) fn explain_hold(hold: &Hold, tenant: &Tenant) -> String {
             ByteSize(*limit)
         ),
         Hold::NoHost => "no host is attached".to_owned(),
+        Hold::Draining => "every attached host that could run it is being drained and takes no more work".to_owned(),
         Hold::TooWeak { wanted } => {
             format!("the policy of tenant {name} wants isolation {}, and no attached host has it", wanted.as_str())
         }

@@ -59,7 +59,7 @@ impl Core {
         complete.then_some(found)
     }
 
-    fn source(&self, host: HostId) -> Source {
+    pub(crate) fn source(&self, host: HostId) -> Source {
         let host = &self.hosts[host.0 as usize];
         Source { host: host.id, name: host.name.clone(), address: host.address.clone(), ticket: Vec::new() }
     }

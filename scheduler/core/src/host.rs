@@ -9,6 +9,7 @@ use partita_types::{
     Timestamp,
 };
 
+use crate::drain::Drain;
 use crate::event::HostHello;
 use crate::view::HostView;
 
@@ -59,6 +60,13 @@ pub(crate) struct Host {
     pub(crate) resources: BTreeMap<ResourceName, u64>,
     /// Bytes that its frames are expected to write.
     pub(crate) expected: u64,
+    /// Being emptied: no more work for it.
+    pub(crate) drain: Option<Drain>,
+    /// Further copies there of what is stored elsewhere, and their bytes.
+    pub(crate) extra_partitions: u64,
+    pub(crate) extra_bytes: u64,
+    /// Bytes of copies on their way to it.
+    pub(crate) coming_bytes: u64,
 }
 
 impl Host {
@@ -84,7 +92,16 @@ impl Host {
             features: hello.features.clone(),
             resources: BTreeMap::new(),
             expected: 0,
+            drain: None,
+            extra_partitions: 0,
+            extra_bytes: 0,
+            coming_bytes: 0,
         }
+    }
+
+    /// Whether it may be given tasks, uploads and copies.
+    pub(crate) fn takes_part(&self) -> bool {
+        self.is_attached() && self.drain.is_none()
     }
 
     pub(crate) fn is_attached(&self) -> bool {
@@ -135,7 +152,8 @@ impl Host {
     }
 
     pub(crate) fn free_storage(&self) -> u64 {
-        self.capacity.partitions.0.saturating_sub(self.stored_bytes)
+        let taken = self.stored_bytes.saturating_add(self.extra_bytes).saturating_add(self.coming_bytes);
+        self.capacity.partitions.0.saturating_sub(taken)
     }
 
     /// Whether it has all that tasks ask for, whoever has it at the moment.
@@ -185,10 +203,11 @@ impl Host {
             capacity: self.capacity,
             isolation: self.isolation,
             assigned_tasks: self.assigned_tasks,
-            stored_partitions: self.stored_partitions,
-            stored: ByteSize(self.stored_bytes),
+            stored_partitions: self.stored_partitions.saturating_add(self.extra_partitions),
+            stored: ByteSize(self.stored_bytes.saturating_add(self.extra_bytes)),
             attached: self.attached,
             features: self.features.clone(),
+            drain: self.drain.as_ref().map(|drain| drain.view(self)),
         }
     }
 }

@@ -10,6 +10,7 @@ use partita_types::HostId;
 use crate::Core;
 use crate::array::Array;
 use crate::claims::ClaimFor;
+use crate::drain::Drain;
 use crate::failure::ATTEMPTS_MAX;
 use crate::job::Job;
 use crate::lives::in_its_life;
@@ -64,6 +65,9 @@ impl Core {
         a_guarantee_is_reclaimed_in_time(self)?;
         only_borrowers_are_preempted(self)?;
         frames_are_where_their_needs_are_met(self)?;
+        copies_count_only_beside_another(self)?;
+        moves_are_bounded(self)?;
+        a_drained_host_has_nothing(self)?;
         self.at_most_two_attempts_of_a_task_run()
     }
 
@@ -373,6 +377,25 @@ fn frames_are_where_their_needs_are_met(core: &Core) -> Checked {
         let host = &core.hosts[frame.host.0 as usize];
         let met = !host.is_attached() || frame.needs.as_ref().is_none_or(|needs| host.suits(needs));
         ensure(met, "frames_are_where_their_needs_are_met", || format!("frame {frame:?} at host {}", host.name))?;
+    }
+    Ok(())
+}
+
+/// I22, I24: a further copy is one of outputs that are at another host, of the attempt that counts.
+fn copies_count_only_beside_another(core: &Core) -> Checked {
+    core.check_copies().map_err(|detail| Violation { invariant: "copies_count_only_beside_another", detail })
+}
+
+/// I23: what is under way is bounded for each host, and goes to hosts that take part only.
+fn moves_are_bounded(core: &Core) -> Checked {
+    core.check_moves().map_err(|detail| Violation { invariant: "moves_are_bounded", detail })
+}
+
+/// I40: nothing would be lost with a host that is said to be drained.
+fn a_drained_host_has_nothing(core: &Core) -> Checked {
+    for host in core.hosts.iter().filter(|host| host.drain.as_ref().is_some_and(Drain::is_done)) {
+        let nothing = host.frames.is_empty() && host.stored.is_empty() && host.extra_partitions == 0;
+        ensure(nothing, "a_drained_host_has_nothing", || format!("host {}: {host:?}", host.name))?;
     }
     Ok(())
 }

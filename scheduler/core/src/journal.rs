@@ -60,6 +60,7 @@ impl Core {
             }
             Record::HostJoined { name, .. } => self.known_hosts.add(name),
             Record::HostLost { name, .. } => self.known_hosts.remove(name),
+            Record::HostDraining { name, on, at } => self.take_drain(name, *on, *at),
             Record::JobsForgotten { tenant, count } => self.skip_jobs(*tenant, *count),
             Record::TenantUsed { tenant, cpu, peak_memory } => self.add_use(*tenant, *cpu, *peak_memory),
             Record::LifeBegan { number, .. } => self.take_life(*number),

@@ -4,7 +4,7 @@
 //! has shown what it goes on with, or [`HOST_TIMEOUT`] is over: as long as a host without session is waited for at any
 //! other time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use partita_types::{HostName, Timestamp};
 
@@ -20,6 +20,8 @@ pub(crate) struct KnownHosts {
     journaled: BTreeSet<HostName>,
     /// Those that did not attach since a restart, and until when they are waited for.
     awaited: Option<(BTreeSet<HostName>, Timestamp)>,
+    /// Those that are to be emptied, and since when. A host stays in it while it is away.
+    draining: BTreeMap<HostName, Timestamp>,
 }
 
 impl KnownHosts {
@@ -36,6 +38,26 @@ impl KnownHosts {
     /// The hosts that the journal has, in order.
     pub(crate) fn names(&self) -> Vec<HostName> {
         self.journaled.iter().cloned().collect()
+    }
+
+    /// The effect of [`Record::HostDraining`].
+    pub(crate) fn set_draining(&mut self, name: &HostName, on: bool, at: Timestamp) -> bool {
+        if on { self.draining.insert(name.clone(), at).is_none() } else { self.draining.remove(name).is_some() }
+    }
+
+    /// Since when a host is to be emptied, if it is.
+    pub(crate) fn drains_since(&self, name: &HostName) -> Option<Timestamp> {
+        self.draining.get(name).copied()
+    }
+
+    /// Hosts that are to be emptied, in order, and since when.
+    pub(crate) fn draining(&self) -> impl Iterator<Item = (&HostName, Timestamp)> {
+        self.draining.iter().map(|(name, since)| (name, *since))
+    }
+
+    /// Whether the journal has a host.
+    pub(crate) fn is_known(&self, name: &HostName) -> bool {
+        self.journaled.contains(name)
     }
 
     /// Waits for every host of the journal.

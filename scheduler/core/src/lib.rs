@@ -14,7 +14,9 @@ mod array;
 mod budget;
 mod claims;
 mod compaction;
+mod copies;
 mod deadlines;
+mod drain;
 mod edges;
 mod effort;
 mod event;
@@ -34,6 +36,7 @@ mod learned;
 mod lives;
 mod locations;
 mod modules;
+mod moves;
 mod pairs;
 mod placement;
 mod plan;
@@ -69,7 +72,9 @@ pub use invariants::Violation;
 pub use planted::Bug;
 pub use record::Record;
 pub use timers::{HOST_TIMEOUT, RECOVERY_TIME};
-pub use view::{ArrayView, Contents, Explanation, HostView, JobTotals, JobView, TaskCounts, TenantView};
+pub use view::{
+    ArrayView, Contents, DrainView, Explanation, HostView, JobTotals, JobView, LeftView, TaskCounts, TenantView,
+};
 
 use std::collections::BTreeMap;
 
@@ -77,6 +82,7 @@ use partita_policy::TenantPolicy;
 use partita_types::{HostId, HostName, Incarnation, JobId, TenantId, TenantName, Timestamp};
 
 use crate::claims::Claim;
+use crate::copies::Copies;
 use crate::deadlines::Unrunnable;
 use crate::effort::Effort;
 use crate::frame::Frames;
@@ -84,6 +90,7 @@ use crate::host::Host;
 use crate::job::Job;
 use crate::known_hosts::KnownHosts;
 use crate::lives::Lives;
+use crate::moves::Moves;
 use crate::questions::Questions;
 use crate::results::Locate;
 use crate::retraction::Retractions;
@@ -125,6 +132,8 @@ pub struct Core {
     planted: Option<Bug>,
     lives: Lives,
     effort: Effort,
+    copies: Copies,
+    moves: Moves,
 }
 
 impl Core {
@@ -149,6 +158,7 @@ impl Core {
         if self.timers.begin_recovery(self.now) {
             self.known_hosts.await_all(self.now);
             self.begin_life(actions);
+            self.copies.begin(self.now);
         }
         match event {
             Event::TenantDefined(policy) => self.on_tenant_defined(policy, actions),
@@ -162,6 +172,7 @@ impl Core {
         self.answer_locates(actions);
         self.place_work(actions);
         self.retract_work(actions);
+        self.move_data(actions);
         let anything_waits = self.tenants.iter().any(|tenant| !tenant.runnable.is_empty());
         self.unrunnable.watch(self.now, anything_waits);
         debug_assert_eq!(self.check_cheap_invariants(), Ok(()));
@@ -199,6 +210,7 @@ impl Core {
                 Ok(None)
             }
             Request::Upload { task, size } => self.on_upload(task, size).map(Some),
+            Request::Drain { host, on } => self.on_drain(host, on, actions).map(Some),
         };
         match answer {
             Ok(None) => {}
@@ -233,6 +245,7 @@ impl Core {
             }
             HostMessage::Lost(partitions) => self.on_partitions_lost(host, &partitions, actions),
             HostMessage::Retracted { frame, given } => self.on_retracted(host, frame, given),
+            HostMessage::Copied { order, copies, problem } => self.on_copied(host, order, &copies, problem, actions),
         }
     }
 

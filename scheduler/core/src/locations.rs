@@ -81,7 +81,7 @@ impl Core {
         tenant.refresh(id.number);
     }
 
-    /// Forgets every output at a host; returns the tasks that wrote them.
+    /// Forgets every output at a host; returns the tasks that wrote those that are nowhere else.
     pub(crate) fn unlocate_host(&mut self, host: HostId) -> Vec<TaskId> {
         let keys: Vec<_> = self.hosts[host.0 as usize].stored.keys().copied().collect();
         let mut gone = Vec::new();
@@ -91,8 +91,11 @@ impl Core {
             let there: Vec<u32> =
                 tasks.filter(|(_, task)| task.place() == Place::At(host)).map(|(index, _)| index).collect();
             for index in there {
-                self.place_outputs(id, array, index, Place::Nowhere);
-                gone.push(TaskId { job: id, array: ArrayIndex(array), index });
+                let task = TaskId { job: id, array: ArrayIndex(array), index };
+                if !self.promote_copy(task) {
+                    self.place_outputs(id, array, index, Place::Nowhere);
+                    gone.push(task);
+                }
             }
         }
         gone

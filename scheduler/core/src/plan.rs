@@ -108,6 +108,8 @@ pub(crate) enum Hold {
         live: u64,
         target: u64,
     },
+    /// Every host that would do is being emptied.
+    Draining,
 }
 
 impl Hold {
@@ -125,6 +127,7 @@ impl Hold {
             | Self::Unlabelled { .. }
             | Self::TooScarce { .. }
             | Self::LiveBytes { .. }
+            | Self::Draining
             | Self::Busy { .. } => false,
         }
     }
@@ -154,7 +157,7 @@ impl Core {
     /// Whether any host could take a frame of anything.
     pub(crate) fn has_room(&self) -> bool {
         let has_room = |host: &Host| host.free_slots(false) > 0 || host.free_slots(true) > 0;
-        self.hosts.iter().any(|host| host.is_attached() && has_room(host))
+        self.hosts.iter().any(|host| host.takes_part() && has_room(host))
     }
 
     /// The next frame of a tenant, if there is room for any.
@@ -211,7 +214,7 @@ impl Core {
         let need = Need::of(tenant, array, needed);
         check_quota(tenant, policy, needed)?;
         self.check_share(tenant, standing, need.amount()).map_err(Hold::Share)?;
-        let attached = || self.hosts.iter().filter(|host| host.is_attached());
+        let attached = || self.hosts.iter().filter(|host| host.takes_part());
         let strong = || attached().filter(|host| host.isolation >= policy.minimum_isolation);
         // What is guaranteed is not to wait at a host behind what somebody borrows.
         let strict = standing.others_borrow && tenant.entitlement.covers(tenant.used().plus(need.amount()));
@@ -224,6 +227,9 @@ impl Core {
         self.fitting_host(policy, features, needed)?;
         let suited = || strong().filter(|host| features.is_none_or(|features| host.suits(features)));
         let hosts = u32::try_from(suited().count()).unwrap_or(u32::MAX);
+        if hosts == 0 {
+            return Err(Hold::Draining);
+        }
         let slots = suited().map(Host::slots).fold(0, u32::saturating_add);
         let lacks_room = suited().any(|host| host.free_slots(need.long) > 0);
         let reclaimed = self.reclaimed_for(tenant.id);
@@ -261,7 +267,7 @@ impl Core {
         let run_time = tenant.run_times.get(owner.learned);
         let free = hosts.iter().map(|id| self.hosts[id.0 as usize].free_slots(run_time.is_long()));
         let free = free.fold(0, u32::saturating_add);
-        let cores = self.hosts.iter().filter(|host| host.is_attached()).map(|host| host.capacity.cores);
+        let cores = self.hosts.iter().filter(|host| host.takes_part()).map(|host| host.capacity.cores);
         let cores = cores.fold(0, u32::saturating_add);
         let fair = owner.ready.len().div_ceil(free.max(cores).max(1));
         let most = run_time.frame_tasks().min(fair).max(1);

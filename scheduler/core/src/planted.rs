@@ -30,6 +30,8 @@ pub enum Bug {
     LoserRunsOn,
     /// A frame that a host is asked for is given to another before the answer.
     DoubleStartOnRetraction,
+    /// A source is told to delete as soon as the target is told to copy, whatever becomes of the copy.
+    LastCopyDroppedInMove,
 }
 
 impl Bug {
@@ -46,6 +48,7 @@ impl Bug {
         Self::LoserKeepsReservation,
         Self::LoserRunsOn,
         Self::DoubleStartOnRetraction,
+        Self::LastCopyDroppedInMove,
     ];
 
     /// How it is called on a command line.
@@ -63,6 +66,7 @@ impl Bug {
             Self::LoserKeepsReservation => "loser-keeps-reservation",
             Self::LoserRunsOn => "loser-runs-on",
             Self::DoubleStartOnRetraction => "double-start-on-retraction",
+            Self::LastCopyDroppedInMove => "last-copy-dropped-in-move",
         }
     }
 }

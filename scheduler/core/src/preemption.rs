@@ -304,7 +304,7 @@ impl<'a> Room<'a> {
 /// Whether a host could run a frame of a tenant if it had nothing else.
 pub(crate) fn could_run(tenant: &Tenant, need: &Need, host: &Host) -> bool {
     let isolation = tenant.policy.as_ref().map(|policy| policy.minimum_isolation);
-    host.is_attached() && isolation.is_some_and(|isolation| host.isolation >= isolation) && need.is_suited_by(host)
+    host.takes_part() && isolation.is_some_and(|isolation| host.isolation >= isolation) && need.is_suited_by(host)
 }
 
 /// Why an attempt was stopped.

@@ -139,7 +139,11 @@ impl Core {
     pub(crate) fn host_to_ask(&self, tenant: TenantId) -> Option<HostId> {
         let policy = self.tenants.get(tenant.0 as usize)?.policy.as_ref()?;
         let fit = |host: &&crate::host::Host| host.is_attached() && host.isolation >= policy.minimum_isolation;
-        self.hosts.iter().filter(fit).min_by_key(|host| (host.frames.len(), host.id)).map(|host| host.id)
+        self.hosts
+            .iter()
+            .filter(fit)
+            .min_by_key(|host| (host.drain.is_some(), host.frames.len(), host.id))
+            .map(|host| host.id)
     }
 
     /// Asks a host.

@@ -26,6 +26,8 @@ use crate::timers::{STOP_GRACE, Timer};
 enum Claim {
     /// Outputs of a succeeded task.
     Copy,
+    /// Outputs of a succeeded task that others have, too, and that this host is known to have had.
+    Further,
     /// Outputs of an attempt that ended while nobody listened.
     Finished,
     /// Nothing that anybody wants.
@@ -53,8 +55,9 @@ impl Core {
         for mut failed in failures {
             let AttemptId { task, number } = failed.attempt;
             failed.failure = self.cause_of_stop(failed.attempt, failed.failure);
+            let frame = self.frame_number(failed.attempt);
             if self.is_unwritten(failed.attempt) || self.close_attempt(host, task, number) {
-                gone.extend(self.take_failed(host, failed, actions));
+                gone.extend(self.take_failed(host, frame, failed, actions));
             }
         }
         gone
@@ -93,6 +96,11 @@ impl Core {
                 Claim::Copy => {
                     let task = attempt.task;
                     self.place_outputs(task.job, task.array.0, task.index, Place::At(host));
+                }
+                Claim::Further => {
+                    if let Some(copy) = self.moves.returning.remove(&attempt.task) {
+                        self.add_copy(attempt.task, host, copy);
+                    }
                 }
                 Claim::Finished => {
                     if !self.is_unwritten(attempt) {
@@ -151,7 +159,13 @@ impl Core {
                 let position = attempt.task.array.0;
                 let consumed = job.may_go_early(position) && !job.is_needed(position, attempt.task.index);
                 let wanted = job.wants_outputs_of(position) && !consumed;
-                if current && equal && !elsewhere && wanted { Claim::Copy } else { Claim::Unwanted }
+                let had = self.moves.returning.get(&attempt.task);
+                let further = had.is_some_and(|copy| copy.attempt == attempt.number && !copy.leaving);
+                match current && equal && wanted {
+                    true if !elsewhere => Claim::Copy,
+                    true if further => Claim::Further,
+                    _ => Claim::Unwanted,
+                }
             }
             State::Assigned => {
                 let slot = job.slot_of(attempt.task.array, attempt.task.index, attempt.number);

@@ -189,6 +189,15 @@ pub enum Record {
         /// When it was handed out.
         at: Timestamp,
     },
+    /// A host is to be emptied and gets no more work, or takes part again.
+    HostDraining {
+        /// Which.
+        name: HostName,
+        /// Whether it is to be emptied.
+        on: bool,
+        /// When.
+        at: Timestamp,
+    },
 }
 
 impl Record {
@@ -207,6 +216,7 @@ impl Record {
             | Self::JobReleased { .. }
             | Self::Uploaded { .. }
             | Self::HostJoined { .. }
+            | Self::HostDraining { .. }
             | Self::LifeBegan { .. } => true,
             Self::Succeeded { .. }
             | Self::AttemptFailed { .. }

@@ -25,6 +25,11 @@ impl Core {
             if self.is_at(attempt, host) {
                 self.forget_outputs(attempt.task, host, actions);
                 gone.push(attempt.task);
+            } else if self.copies.get(attempt.task, host).is_some_and(|copy| copy.attempt == attempt.number)
+                && let Some(copy) = self.remove_copy(attempt.task, host)
+            {
+                let partitions: Vec<PartitionId> = copy.partitions(attempt.task).collect();
+                self.send_drops(host, &partitions, actions);
             }
         }
         self.rebuild_needed(gone, Some(host), actions);
@@ -32,16 +37,21 @@ impl Core {
 
     /// Inputs of `reader` that it could not have from anywhere. Returns the tasks that wrote them, if they are lost by that:
     /// not if a detached host has them, which may come back, and not if nothing could make them again. A reader's trouble
-    /// may lie on the way; what is the only copy is given up only when its own host says that it has it no more.
+    /// may lie on the way; what is the only copy is given up only when its own host says that it has it no more. Nor if the
+    /// reader's frame may have been told of an earlier place.
     pub(crate) fn take_missing(
         &mut self,
         reader: TaskId,
+        frame: u64,
         missing: &[PartitionId],
         actions: &mut Vec<Action>,
     ) -> Vec<TaskId> {
         let mut gone = Vec::new();
         for PartitionId { attempt, .. } in missing {
             let source = attempt.task;
+            if self.copies.may_look_elsewhere(source, frame) {
+                continue;
+            }
             let is_input = source.job == reader.job
                 && self.find_job(reader.job).is_some_and(|job| {
                     job.find_array(reader.array).is_some_and(|array| array.sources.contains(&source.array.0))
@@ -66,13 +76,16 @@ impl Core {
         task.is_some_and(|task| task.attempt == attempt.number.0.get() && task.place() == Place::At(host))
     }
 
-    /// One output of a task is lost: the others will be written again with it.
+    /// One output of a task is lost at a host: the others there go with it. Another copy of all of them takes over, or they will
+    /// be written again together.
     fn forget_outputs(&mut self, task: TaskId, host: HostId, actions: &mut Vec<Action>) {
         let partitions: Vec<PartitionId> = match self.find_job(task.job) {
             Some(job) => job.partitions_of(task.array.0, task.index).collect(),
             None => return,
         };
-        self.place_outputs(task.job, task.array.0, task.index, Place::Nowhere);
+        if !self.promote_copy(task) {
+            self.place_outputs(task.job, task.array.0, task.index, Place::Nowhere);
+        }
         self.send_drops(host, &partitions, actions);
     }
 

@@ -106,22 +106,31 @@ impl Core {
     fn on_failed(&mut self, host: HostId, mut failed: FailedAttempt, actions: &mut Vec<Action>) {
         let attempt = failed.attempt;
         failed.failure = self.cause_of_stop(attempt, failed.failure);
+        let frame = self.frame_number(attempt);
         if !self.close_attempt(host, attempt.task, attempt.number) {
             return;
         }
         self.forget_reuse(attempt.task);
-        let gone = self.take_failed(host, failed, actions);
+        let gone = self.take_failed(host, frame, failed, actions);
         self.rebuild_needed(gone, None, actions);
     }
 
-    /// Notes the failure of an attempt that is in no frame any more. Returns the tasks that may have to run again for it.
+    /// The number of the frame that an attempt is in, and 0, which is before all others, if it is in none.
+    pub(crate) fn frame_number(&self, AttemptId { task, number }: AttemptId) -> u64 {
+        let slot = self.find_job(task.job).and_then(|job| job.slot_of(task.array, task.index, number));
+        slot.and_then(|slot| self.frames.get(slot)).map_or(0, LiveFrame::number)
+    }
+
+    /// Notes the failure of an attempt that was in this frame and is in none any more. Returns the tasks that may have to run
+    /// again for it.
     pub(crate) fn take_failed(
         &mut self,
         host: HostId,
+        frame: u64,
         failed: FailedAttempt,
         actions: &mut Vec<Action>,
     ) -> Vec<TaskId> {
-        let gone = self.take_missing(failed.attempt.task, &failed.missing_inputs, actions);
+        let gone = self.take_missing(failed.attempt.task, frame, &failed.missing_inputs, actions);
         self.record_failure(failed.attempt, host, clipped(failed.failure), failed.usage, actions);
         gone
     }

@@ -72,6 +72,8 @@ impl Core {
             }
         }
         for (array, index) in consumed {
+            let task = partita_types::TaskId { job: id, array: ArrayIndex(array), index };
+            self.take_copies_of(task, &mut drops);
             self.place_outputs(id, array, index, Place::Nowhere);
         }
         for (host, partitions) in drops {
@@ -85,11 +87,14 @@ impl Core {
         if owner.counts.of(State::Succeeded) == 0 {
             return;
         }
+        self.drop_copies_of(id, array, actions);
+        let Some(owner) = self.find_job(id).map(|job| job.array(array)) else { return };
         let somewhere = |place: Place| place != Place::Nowhere;
         let indexes: Vec<u32> =
             (0_u32..).zip(&owner.tasks).filter(|(_, task)| somewhere(task.place())).map(|(index, _)| index).collect();
         let mut drops: BTreeMap<HostId, Vec<PartitionId>> = BTreeMap::new();
         for index in &indexes {
+            let Some(job) = self.find_job(id) else { return };
             if let Place::At(host) = job.task(array, *index).place() {
                 drops.entry(host).or_default().extend(job.partitions_of(array, *index));
             }

@@ -46,6 +46,12 @@ impl Retractions {
         self.asked.retain(|_, (from, _)| *from != host);
     }
 
+    /// Whether a host is to be asked for a frame on behalf of all others: it was not, and there are not too many questions.
+    pub(crate) fn ask(&mut self, frame: FrameId, from: HostId) -> bool {
+        let room = self.asked.len() < ASKED_MAX && self.moved.len() < MOVED_MAX;
+        room && self.asked.insert(frame, (from, from)).is_none()
+    }
+
     /// Questions without an answer, with whom was asked.
     pub(crate) fn asked(&self) -> impl Iterator<Item = (FrameId, HostId)> + '_ {
         self.asked.iter().map(|(frame, (from, _))| (*frame, *from))
@@ -85,7 +91,7 @@ impl Core {
         self.retractions.forget_old(self.now);
         for position in 0..self.hosts.len() {
             let to = &self.hosts[position];
-            if !to.is_attached() {
+            if !to.takes_part() {
                 continue;
             }
             let coming = self.retractions.count(|_, other| other == to.id);

@@ -7,6 +7,7 @@ use partita_types::{Cause, Failure, HostId, Incarnation, Timestamp};
 
 use crate::Core;
 use crate::action::{Action, HostCommand};
+use crate::drain::Drain;
 use crate::event::HostHello;
 use crate::host::{Host, Presence};
 use crate::planted::Bug;
@@ -29,11 +30,13 @@ impl Core {
         self.open_session(id, &hello);
         let tenants = self.tenants.iter().filter_map(Tenant::for_hosts).collect();
         actions.push(Action::Command { host: id, command: HostCommand::Welcome { tenants } });
+        self.moves.returning = self.forget_copies_at(id);
         let mut gone = self.unlocate_host(id);
         let HostHello { name, inventory, held, ended, .. } = hello;
         self.note_joined(&name, actions);
         gone.extend(self.take_unheard_failures(id, ended.failed, actions));
         let drops = self.adopt(id, inventory, &ended.succeeded, actions);
+        self.moves.returning.clear();
         self.send_drops(id, &drops, actions);
         self.reconcile(id, held, actions);
         self.host_arrived(&name);
@@ -62,6 +65,9 @@ impl Core {
         host.features.clone_from(&hello.features);
         (host.attached, host.heard) = (now, now);
         host.sent.clear();
+        host.drain = self.known_hosts.drains_since(&hello.name).map(Drain::new);
+        self.moves.wake();
+        self.forget_flights_to(id);
         self.retractions.forget_host(id);
         self.uploads.forget_host(id);
     }
@@ -87,6 +93,8 @@ impl Core {
 
     /// Notes that a host has no session; it may come back until then.
     pub(crate) fn detach(&mut self, id: HostId, until: Timestamp) {
+        self.prefer_other_copies(id);
+        self.forget_flights_to(id);
         self.hosts[id.0 as usize].presence = Presence::Detached { until };
         self.set_outputs_away(id, true);
         self.retractions.forget_host(id);
@@ -97,6 +105,7 @@ impl Core {
     pub(crate) fn declare_lost(&mut self, id: HostId, actions: &mut Vec<Action>) {
         self.set_outputs_away(id, false);
         self.hosts[id.0 as usize].presence = Presence::Lost;
+        self.forget_copies_at(id);
         let gone = self.unlocate_host(id);
         self.take_back_all(id, "it was lost", actions);
         if self.has(Bug::LostOutputsForgotten) {

@@ -264,9 +264,9 @@ impl Core {
         self.cohorts.any_guarantee
     }
 
-    /// What all attached hosts offer together.
+    /// What all attached hosts that take part offer together.
     pub(crate) fn capacity(&self) -> Amount {
-        let attached = self.hosts.iter().filter(|host| host.is_attached());
+        let attached = self.hosts.iter().filter(|host| host.takes_part());
         attached.fold(Amount::default(), |sum, host| {
             sum.plus(Amount {
                 cpu: u64::from(host.slots()),

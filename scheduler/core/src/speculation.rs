@@ -97,7 +97,7 @@ impl Core {
 
     /// A second attempt of the task of a straggler, if it delays nobody.
     fn plan_second(&self, AttemptId { task, number }: AttemptId) -> Option<Plan> {
-        let attached = self.hosts.iter().filter(|host| host.is_attached());
+        let attached = self.hosts.iter().filter(|host| host.takes_part());
         let cores = attached.map(|host| host.capacity.cores).fold(0, u32::saturating_add);
         let somebody_waits = self.tenants.iter().any(|tenant| !tenant.runnable.is_empty());
         let allowed = (cores / CORES_PER_SECOND).max(1);

@@ -114,6 +114,7 @@ impl Core {
             self.unrunnable.next(),
             self.next_release(),
             self.known_hosts.awaited_until(),
+            self.moves.next_look(),
         ];
         hosts.chain(timer).chain(others.into_iter().flatten()).min()
     }

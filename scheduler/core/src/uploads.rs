@@ -21,6 +21,11 @@ impl Uploads {
     pub(crate) fn forget_host(&mut self, host: HostId) {
         self.to.retain(|_, to| *to != host);
     }
+
+    /// Whether a host is to receive something.
+    pub(crate) fn any_to(&self, host: HostId) -> bool {
+        self.to.values().any(|to| *to == host)
+    }
 }
 
 impl Core {
@@ -60,7 +65,7 @@ impl Core {
             return Err(Refusal::Quota { tenant: tenant.name.clone(), what, limit, value });
         }
         let fits = |host: &&crate::host::Host| {
-            host.is_attached() && host.isolation >= policy.minimum_isolation && host.free_storage() >= size.0
+            host.takes_part() && host.isolation >= policy.minimum_isolation && host.free_storage() >= size.0
         };
         let roomiest =
             self.hosts.iter().filter(fits).max_by_key(|host| (host.free_storage(), std::cmp::Reverse(host.id)));
@@ -85,6 +90,14 @@ impl Core {
         match result {
             Ok(info) if expected && current => {
                 self.commit_from(Record::Uploaded { partition, info, at: self.now }, host, actions);
+            }
+            // Brought twice: numbers of attempts start again after a restart, so it may be the very copy that counts.
+            Ok(info) if self.holders(partition.attempt).contains(&host) => {
+                self.stale += 1;
+                let job = self.find_job(job).and_then(|job| job.find_array(array));
+                if job.is_none_or(|array| array.outputs_of(index).first() != Some(&info)) {
+                    self.on_partitions_lost(host, &[partition], actions);
+                }
             }
             Ok(_) => {
                 self.stale += 1;

@@ -145,6 +145,40 @@ pub struct HostView {
     pub attached: Timestamp,
     /// What it has beyond its size.
     pub features: Features,
+    /// Whether it is being emptied, and how far that is.
+    pub drain: Option<DrainView>,
+}
+
+/// How far the emptying of a host is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DrainView {
+    /// Since when.
+    pub since: Timestamp,
+    /// Whether nothing is left: no task runs there, and nothing would be lost with it.
+    pub done: bool,
+    /// Tasks that it still has.
+    pub tasks: u32,
+    /// Partitions that only it has.
+    pub partitions: u64,
+    /// Their bytes.
+    pub bytes: ByteSize,
+    /// Why what is left does not move, if it does not.
+    pub stuck: Option<String>,
+}
+
+/// What is left of an array at a host that is being emptied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftView {
+    /// Whose.
+    pub tenant: TenantName,
+    /// Of which job.
+    pub job: JobId,
+    /// The name of the array.
+    pub array: String,
+    /// Tasks whose outputs are there.
+    pub tasks: u32,
+    /// Their bytes.
+    pub bytes: ByteSize,
 }
 
 /// What a tenant uses, and its limits.

@@ -53,6 +53,8 @@ pub(crate) enum Verb {
     EnrolHosts,
     /// See who changed what.
     ReadAudit,
+    /// Empty hosts, and let them take part again.
+    DrainHosts,
 }
 
 /// What a call needs.
@@ -75,7 +77,8 @@ impl Verb {
             | Self::ReleaseJobs
             | Self::PushModules
             | Self::IssueTokens
-            | Self::EnrolHosts => true,
+            | Self::EnrolHosts
+            | Self::DrainHosts => true,
             Self::KnowSelf
             | Self::ReadJobs
             | Self::ReadResults
@@ -99,7 +102,7 @@ impl Needs {
 }
 
 /// Every call there is. A path that is not here does not exist.
-pub(crate) const CALLS: [(&str, Needs); 28] = [
+pub(crate) const CALLS: [(&str, Needs); 30] = [
     ("/partita.client.v1.Modules/Push", Needs::Verb(Verb::PushModules)),
     ("/partita.client.v1.Modules/List", Needs::Verb(Verb::ReadModules)),
     ("/partita.client.v1.Modules/Show", Needs::Verb(Verb::ReadModules)),
@@ -122,6 +125,8 @@ pub(crate) const CALLS: [(&str, Needs); 28] = [
     ("/partita.client.v1.Cluster/IssueToken", Needs::Verb(Verb::IssueTokens)),
     ("/partita.client.v1.Cluster/RevokeTokens", Needs::Verb(Verb::IssueTokens)),
     ("/partita.client.v1.Cluster/IssueJoinToken", Needs::Verb(Verb::EnrolHosts)),
+    ("/partita.client.v1.Cluster/ShowHost", Needs::Verb(Verb::ReadHosts)),
+    ("/partita.client.v1.Cluster/DrainHost", Needs::Verb(Verb::DrainHosts)),
     ("/partita.host.v1.Enrollment/Join", Needs::JoinToken),
     ("/partita.host.v1.Sessions/Renew", Needs::Host),
     ("/partita.host.v1.Sessions/Attach", Needs::Host),
@@ -152,6 +157,7 @@ const OPERATOR: &[Verb] = &[
     Verb::ReadUsage,
     Verb::CancelJobs,
     Verb::EnrolHosts,
+    Verb::DrainHosts,
 ];
 const ADMIN: &[Verb] = &[
     Verb::KnowSelf,
@@ -167,6 +173,7 @@ const ADMIN: &[Verb] = &[
     Verb::IssueTokens,
     Verb::EnrolHosts,
     Verb::ReadAudit,
+    Verb::DrainHosts,
 ];
 /// Sees who did what, and does nothing.
 const AUDITOR: &[Verb] = &[Verb::KnowSelf, Verb::ReadAudit];

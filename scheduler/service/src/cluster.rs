@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use partita_core::Request;
 use partita_identity::token::{Role, Signer, SignerError};
 use partita_protocol::client::cluster_server::Cluster;
 use partita_protocol::client::{
-    AuditRequest, AuditResponse, Empty, HostsResponse, IssueJoinTokenRequest, IssueTokenRequest, IssueTokenResponse,
-    Principal, RevokeTokensRequest, UsageRequest, UsageResponse,
+    AuditRequest, AuditResponse, DrainHostRequest, Empty, HostsResponse, IssueJoinTokenRequest, IssueTokenRequest,
+    IssueTokenResponse, Principal, RevokeTokensRequest, ShowHostRequest, ShowHostResponse, UsageRequest, UsageResponse,
 };
 use partita_types::{HostName, TenantName, format_duration};
 use tonic::{Request as Call, Response, Status};
@@ -17,6 +18,7 @@ use crate::audit::{Auditor, Object};
 use crate::auth::caller;
 use crate::driver::Handle;
 use crate::revocations::{Revocations, Revoked};
+use crate::status::not_found;
 use crate::{scope, wire};
 
 /// Life of a token for which none was given, unless the policy allows less.
@@ -85,6 +87,30 @@ impl Cluster for ClusterService {
         let hosts = self.handle.query(partita_core::Core::hosts).await?;
         let hosts = hosts.into_iter().map(|view| wire::host(view, show_addresses)).collect();
         Ok(Response::new(HostsResponse { hosts }))
+    }
+
+    async fn show_host(&self, call: Call<ShowHostRequest>) -> Result<Response<ShowHostResponse>, Status> {
+        let sees_all = caller(&call)?.sees_all_tenants();
+        let name = call.into_inner().host;
+        let wanted = name.clone();
+        let found = self.handle.query(move |core| {
+            let view = core.hosts().into_iter().find(|view| view.name.as_str() == wanted)?;
+            let left = if sees_all { core.left_at(view.id) } else { Vec::new() };
+            Some((view, left))
+        });
+        let (view, left) = found.await?.ok_or_else(|| not_found(format_args!("host {name:?}")))?;
+        let arrays = left.into_iter().map(wire::left).collect();
+        Ok(Response::new(ShowHostResponse { host: Some(wire::host(view, sees_all)), arrays }))
+    }
+
+    async fn drain_host(&self, call: Call<DrainHostRequest>) -> Result<Response<Empty>, Status> {
+        let (caller, object) = (caller(&call)?, Object::of(&call));
+        let DrainHostRequest { host, undo } = call.into_inner();
+        let host = HostName::new(&host).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        object.is(format_args!("{} host {host}", if undo { "undrain" } else { "drain" }));
+        scope::done(&self.handle, Request::Drain { host: host.clone(), on: !undo }).await?;
+        info!(%host, undo, by = %caller.0.sub, by_token = %caller.0.jti, "host drained or taken back");
+        Ok(Response::new(Empty {}))
     }
 
     async fn usage(&self, call: Call<UsageRequest>) -> Result<Response<UsageResponse>, Status> {

@@ -9,7 +9,7 @@ use partita_protocol::host::{
 };
 use partita_protocol::{DecodeError, features_from_wire};
 use partita_types::{
-    ByteSize, ContentHash, DatasetName, DatasetPlan, FrameId, HostCapacity, HostName, Incarnation, Isolation,
+    ByteSize, ContentHash, DatasetName, DatasetPlan, FrameId, HostCapacity, HostName, Incarnation, Isolation, MoveId,
     OutputInfo, PartitionId, Report,
 };
 use tokio_util::sync::CancellationToken;
@@ -173,6 +173,11 @@ impl Reader {
             }
             Message::Lost(list) => Said::Lost(list.ids()?),
             Message::Retracted(answer) => retracted(&answer)?,
+            Message::Copied(copied) => Said::Copied {
+                order: MoveId(copied.order),
+                copies: copied.partitions.unwrap_or_default().stored()?,
+                problem: Some(copied.problem).filter(|problem| !problem.is_empty()),
+            },
             Message::LogRead(read) => {
                 self.logs.answered(&self.name, read);
                 return Ok(None);

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use partita_identity::ticket::{self, Claims, MAX_PARTITIONS, TicketKey};
-use partita_types::{Frame, HostId, HostName, PartitionId};
+use partita_types::{Frame, HostId, HostName, PartitionId, Source, StoredPartition};
 
 /// How long a ticket is good: a frame waits at its host for as long as those before it take.
 const LIFETIME: Duration = Duration::from_secs(6 * 3_600);
+/// How long the ticket of an order to copy is good: a host begins with it at once.
+const COPY_LIFETIME: Duration = Duration::from_secs(600);
 
 /// The ticket keys of all hosts of this process. A restart makes new ones; hosts learn theirs when they attach, and
 /// frames from before are given out again.
@@ -20,6 +22,19 @@ impl Tickets {
     /// The key of the tickets for what `host` stores.
     pub(crate) fn key(&mut self, host: HostId) -> TicketKey {
         self.keys.entry(host).or_insert_with(TicketKey::generate).clone()
+    }
+
+    /// Gives the host called `destination` the right to fetch partitions from their source, all of one tenant.
+    pub(crate) fn for_copy(&mut self, destination: &HostName, source: &mut Source, partitions: &[StoredPartition]) {
+        let Some(first) = partitions.first() else { return };
+        let mut ids: Vec<PartitionId> = partitions.iter().map(|partition| partition.id).collect();
+        ids.sort_unstable();
+        ids.truncate(MAX_PARTITIONS);
+        let tenant = first.id.attempt.task.job.tenant;
+        let expires = partita_identity::now().after(COPY_LIFETIME);
+        let key = self.keys.entry(source.host).or_insert_with(TicketKey::generate);
+        let claims = Claims { tenant, destination: destination.clone(), expires, partitions: ids };
+        source.ticket = ticket::mint(key, &claims);
     }
 
     /// Gives `frame`, which goes to `host`, its tickets. What the host itself has needs none.
@@ -52,7 +67,7 @@ impl Tickets {
 mod tests {
     use partita_types::{
         ArrayIndex, AttemptId, AttemptNumber, ByteSize, ContentHash, FrameId, InputPartition, JobId, OutputInfo,
-        Source, StoredPartition, TaskId, TenantId,
+        TaskId, TenantId,
     };
 
     use super::*;
@@ -102,6 +117,17 @@ mod tests {
         let claims = ticket::open(&tickets.key(HostId(2)), &frame.sources[1].ticket, partita_identity::now()).unwrap();
         assert_eq!(claims.partitions, [partition(1).id, partition(2).id]);
         assert_eq!(claims.check(&destination, &[partition(2).id]), Ok(()));
+        assert!(claims.check(&HostName::new("host-3").unwrap(), &[partition(2).id]).is_err());
+    }
+
+    #[test]
+    fn a_ticket_to_copy_is_for_one_host_and_lists_what_it_shall_copy() {
+        let mut tickets = Tickets::default();
+        let (mut from, destination) = (source(1, "host-1"), HostName::new("host-2").unwrap());
+        tickets.for_copy(&destination, &mut from, &[partition(4), partition(2)]);
+        let claims = ticket::open(&tickets.key(HostId(1)), &from.ticket, partita_identity::now()).unwrap();
+        assert_eq!(claims.check(&destination, &[partition(2).id, partition(4).id]), Ok(()));
+        assert!(claims.check(&destination, &[partition(3).id]).is_err());
         assert!(claims.check(&HostName::new("host-3").unwrap(), &[partition(2).id]).is_err());
     }
 

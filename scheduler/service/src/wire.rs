@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use partita_core::{
-    ArrayView, Explanation, HostView, JobEnd, JobEvent, JobTotals, JobView, TaskCounts, TaskEnd, TenantView,
+    ArrayView, Explanation, HostView, JobEnd, JobEvent, JobTotals, JobView, LeftView, TaskCounts, TaskEnd, TenantView,
 };
 use partita_protocol::client as wire;
 use partita_protocol::client::job_event::Event;
@@ -153,7 +153,21 @@ pub(crate) fn host(view: HostView, show_address: bool) -> wire::Host {
         attached_at_us: view.attached.micros,
         labels,
         resources,
+        drain: view.drain.map(|drain| wire::HostDrain {
+            since_us: drain.since.micros,
+            done: drain.done,
+            tasks: drain.tasks,
+            partitions: drain.partitions,
+            bytes: drain.bytes.0,
+            stuck: drain.stuck.unwrap_or_default(),
+        }),
     }
+}
+
+/// What is left of an array at a host.
+pub(crate) fn left(view: LeftView) -> wire::HostArray {
+    let LeftView { tenant, job, array, tasks, bytes } = view;
+    wire::HostArray { tenant: tenant.into(), job: job.number, array, tasks, bytes: bytes.0 }
 }
 
 pub(crate) fn usage(view: TenantView) -> wire::TenantUsage {

@@ -34,7 +34,8 @@ fn the_fixture_has_every_kind_of_record() {
         Record::LifeBegan { .. } => 17,
         Record::Unrunnable { .. } => 18,
         Record::Speculated { .. } => 19,
+        Record::HostDraining { .. } => 20,
     };
     let found: Vec<u32> = support::one_of_each().iter().map(kinds).collect();
-    assert_eq!(found, (0..20).collect::<Vec<u32>>());
+    assert_eq!(found, (0..21).collect::<Vec<u32>>());
 }

@@ -41,6 +41,7 @@ impl World {
             let process = host.process;
             self.plan_step(0, Step::StartHost { host: position });
             self.plan_step(0, Step::Dial { host: position, process });
+            self.plan_step(1, Step::Drained { host: position, stops: false, until: self.now });
         }
         Ok(())
     }

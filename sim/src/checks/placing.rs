@@ -32,11 +32,15 @@ impl World {
         self.nobody_starves(frame.job.tenant)
     }
 
-    /// I10: no work for a host without a session.
+    /// I10: no work for a host without a session, nor for one that is drained.
     fn work_goes_to_attached_hosts_only(&self, host: HostId) -> Checked {
         let Some(core) = self.scheduler.core() else { return Ok(()) };
-        let state = core.hosts().get(host.0 as usize).map(|view| view.state);
-        ensure(state == Some("attached"), "work_goes_to_attached_hosts_only", || format!("host {}: {state:?}", host.0))
+        let views = core.hosts();
+        let view = views.get(host.0 as usize);
+        let state = view.map(|view| (view.state, view.drain.is_some()));
+        ensure(state == Some(("attached", false)), "work_goes_to_attached_hosts_only", || {
+            format!("host {}: state and drain {state:?}", host.0)
+        })
     }
 
     /// Whether something of a job is ready that every host has all for.
@@ -58,7 +62,12 @@ impl World {
         let away = |state| core.hosts().iter().any(|host| host.state == state);
         // Guarantees go first: on what is left of a cluster there may be nothing else.
         let guarantees = self.policies.iter().any(|tenant| tenant.guaranteed > 0);
-        if recovers || away("detached") || guarantees && (away("lost") || core.hosts().len() < self.hosts.len()) {
+        let drains = core.hosts().iter().any(|host| host.drain.is_some());
+        if recovers
+            || drains
+            || away("detached")
+            || guarantees && (away("lost") || core.hosts().len() < self.hosts.len())
+        {
             self.history.passed_over.clear();
             return Ok(());
         }

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use partita_protocol::host::host_message::Message as ToScheduler;
 use partita_protocol::host::scheduler_message::Message as FromScheduler;
 use partita_protocol::host::{
-    Assignment, AttemptList, DatasetPlanned, FrameList, HostMessage, InspectModule, LogRead, ModuleInspected,
-    PartitionList, PlanDataset, ReadLog, Retracted, StoreUpload, UploadStored,
+    Assignment, AttemptList, CopyPartitions, DatasetPlanned, FrameList, HostMessage, InspectModule, LogRead,
+    ModuleInspected, PartitionList, PlanDataset, ReadLog, Retracted, StoreUpload, UploadStored,
 };
 use partita_types::{
     ArrayHeader, ArrayIndex, ByteSize, DatasetName, DatasetPlan, Frame, FrameId, JobId, ModuleId, TenantId,
@@ -20,6 +20,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::{SessionError, take_over};
+use crate::copying::{self, CopyOrder};
 use crate::error;
 use crate::host::Host;
 use crate::inspect;
@@ -80,6 +81,7 @@ impl Orders {
             }
             FromScheduler::StoreUpload(order) => self.store(order).await,
             FromScheduler::ReadLog(order) => self.read_log(order).await,
+            FromScheduler::Copy(order) => self.copy(order).await?,
             FromScheduler::AcknowledgedReport(number) => self.host.collector.acknowledged(number),
         }
         Ok(())
@@ -123,19 +125,32 @@ impl Orders {
 
     async fn drop_partitions(&mut self, list: &PartitionList) -> Result<(), SessionError> {
         let ids = list.ids()?;
-        let host = Arc::clone(&self.host);
+        // At once: the next message may order a copy of the same.
+        self.host.fetcher.forget(&ids);
+        let removed = copying::drop_partitions(&self.host, &ids);
         // Freeing the pages of large partitions takes milliseconds each.
         let places = Arc::clone(&self.others);
         self.begin(&places, async move {
-            blocking(move || {
-                host.fetcher.forget(&ids);
-                host.store.drop_many(&ids);
-            })
-            .await;
+            blocking(move || drop(removed)).await;
             None
         })
         .await;
         Ok(())
+    }
+
+    async fn copy(&mut self, order: CopyPartitions) -> Result<(), SessionError> {
+        let order = CopyOrder::try_from(order)?;
+        copying::begin(&self.host, &order);
+        let host = Arc::clone(&self.host);
+        let places = Arc::clone(&self.others);
+        self.begin(&places, async move { copying::carry_out(&host, order).await.map(ToScheduler::Copied) }).await;
+        Ok(())
+    }
+
+    /// The session ended: nothing that it began goes on.
+    pub(super) async fn end(mut self) {
+        copying::forget_all(&self.host);
+        self.running.shutdown().await;
     }
 
     async fn inspect(&mut self, order: InspectModule) -> Result<(), SessionError> {

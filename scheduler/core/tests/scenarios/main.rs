@@ -7,6 +7,7 @@ mod admission;
 mod budget;
 mod compaction;
 mod deadlines;
+mod draining;
 mod edges;
 mod effort;
 mod escalation;

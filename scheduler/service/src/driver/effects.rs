@@ -11,7 +11,9 @@ use partita_core::{Action, HostCommand, JobEvent, Reply, RequestId};
 use partita_identity::ticket::TicketKey;
 use partita_protocol::PARTITIONS_PER_MESSAGE;
 use partita_protocol::host::scheduler_message::Message;
-use partita_protocol::host::{AttemptList, InspectModule, PartitionList, PlanDataset, SchedulerMessage};
+use partita_protocol::host::{
+    AttemptList, CopyPartitions, InspectModule, PartitionList, PlanDataset, SchedulerMessage,
+};
 use partita_types::{HostId, Welcome};
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
@@ -171,6 +173,15 @@ impl Effects {
                 split_bytes: split.0,
                 limit_bytes: limit.map(|limit| limit.0),
             }),
+            HostCommand::Copy { order, mut source, partitions } => {
+                let Some(link) = self.sessions.get(&host) else { return };
+                self.tickets.for_copy(&link.name, &mut source, &partitions);
+                Message::Copy(CopyPartitions {
+                    order: order.0,
+                    source: Some(source.into()),
+                    partitions: Some(PartitionList::from_stored(&partitions)),
+                })
+            }
         };
         self.message(host, message);
     }

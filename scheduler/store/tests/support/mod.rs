@@ -169,6 +169,7 @@ fn ended() -> Vec<Record> {
         Record::LifeBegan { number: 2, at: at(9) },
         Record::Unrunnable { job: JOB, array: ArrayIndex(1), task: Some(4), since: Some(at(9)) },
         Record::Speculated { attempt: attempt(1, 2), host: HostName::new("b").unwrap(), at: at(9) },
+        Record::HostDraining { name: HostName::new("host-1").unwrap(), on: true, at: at(9) },
     ]
 }
 
