@@ -366,7 +366,7 @@ impl Core {
     }
 
     /// Whether outputs of an attempt belong at a host, or are on their way to it.
-    fn counts_at(&self, attempt: AttemptId, host: HostId) -> bool {
+    pub(crate) fn counts_at(&self, attempt: AttemptId, host: HostId) -> bool {
         let coming = || self.moves.flights().any(|flight| flight.to == host && flight.attempts().any(|a| a == attempt));
         self.holders(attempt).contains(&host) || self.moves.moving.contains(&attempt.task) && coming()
     }

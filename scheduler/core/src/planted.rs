@@ -36,7 +36,7 @@ pub enum Bug {
 
 impl Bug {
     /// Every bug.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::StaleAttemptAccepted,
         Self::QuotaKeptOnHostLoss,
         Self::LostWakeUp,

@@ -46,7 +46,7 @@ impl Core {
             let attempt = AttemptId { task, number: *attempt };
             let current = self.close_attempt(host, task, attempt.number);
             valid.push(current);
-            if !current && !self.is_at(attempt, host) {
+            if !current && !self.counts_at(attempt, host) {
                 let outputs = (0_u32..).take(width);
                 unwanted.extend(outputs.map(|output| PartitionId { attempt, output }));
             }
