@@ -69,7 +69,8 @@ fn a_drain_without_room_elsewhere_fails_in_time_says_why_and_can_be_taken_back()
     let waiting = cluster.submit("research", &example_job("monte-carlo"));
     let why = cluster.ask("research", &["job", "explain", &waiting]);
     assert!(why.contains("is being drained"), "{why}");
-    cluster.ask("admin", &["host", "undrain", "host-1"]);
+    let back = cluster.ask("admin", &["host", "undrain", "host-1"]);
+    assert!(back.contains("takes part again"), "{back}");
     assert_eq!(host(&cluster, "host-1")["drain"], Value::Null);
     assert_eq!(run(&cluster).1, before);
 }
