@@ -19,6 +19,8 @@ use crate::plan::{DATASETS, HostPlan};
 use crate::plant::Plant;
 use crate::world::{Step, World};
 
+/// Room for partitions, if the plan does not say.
+const PARTITIONS: ByteSize = ByteSize::gib(16);
 /// Reports that a host may repeat in its next session.
 const REPORTS_KEPT: usize = 3;
 
