@@ -86,6 +86,7 @@ impl World {
         self.scheduler.requests += 1;
         let request = RequestId(self.scheduler.requests);
         let host = self.hosts[position].name.clone();
+        self.history.conduct.asks_to_drain(&host, on, self.now);
         self.apply(Event::Requested { request, what: Request::Drain { host, on } })
     }
 

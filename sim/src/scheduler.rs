@@ -364,10 +364,13 @@ impl World {
     fn hear(&mut self, host: HostId, incarnation: Incarnation, message: HostMessage) -> Checked {
         let name =
             self.scheduler.core().and_then(|core| core.hosts().get(host.0 as usize).map(|view| view.name.clone()));
-        let current = name.and_then(|name| self.history.incarnation(&name)) == Some(incarnation);
-        if current && let HostMessage::Retracted { frame, given: true } = message {
+        let current = name.as_ref().and_then(|name| self.history.incarnation(name)) == Some(incarnation);
+        if current
+            && let Some(name) = name
+            && let HostMessage::Retracted { frame, given: true } = message
+        {
             let attempts = self.history.given_back(host, frame);
-            self.a_task_is_not_moved_to_and_fro(&attempts)?;
+            self.a_task_is_not_moved_to_and_fro(&name, &attempts)?;
         }
         let event = Event::FromHost { host, incarnation, message };
         if current { self.apply(event) } else { self.apply_old_news(event) }

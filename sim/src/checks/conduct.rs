@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use partita_core::{HostCommand, IdempotencyKey, Record, Request};
-use partita_types::{ArrayIndex, AttemptId, Cause, Frame, HeldFrame, HostId, JobId, TaskId, TenantId};
+use partita_types::{ArrayIndex, AttemptId, Cause, Frame, HeldFrame, HostId, HostName, JobId, TaskId, TenantId};
 
 use crate::world::World;
 use crate::{Checked, ensure};
@@ -32,6 +32,8 @@ struct Asked {
     keys: BTreeSet<(TenantId, IdempotencyKey)>,
     cancel: BTreeSet<JobId>,
     close: BTreeSet<JobId>,
+    /// Whether to drain which host, and when that was last asked for.
+    drain: BTreeMap<(HostName, bool), u64>,
 }
 
 impl Conduct {
@@ -48,7 +50,20 @@ impl Conduct {
             Request::Cancel(job) => drop(self.asked.cancel.insert(*job)),
             Request::Close(job) => drop(self.asked.close.insert(*job)),
             Request::Release(_) | Request::AddModule { .. } | Request::Locate { .. } | Request::Upload { .. } => {}
+            // Clients do not; see `asks_to_drain`.
+            Request::Drain { .. } => {}
         }
+    }
+
+    /// Somebody who runs the cluster drains a host, or takes that back.
+    pub(crate) fn asks_to_drain(&mut self, host: &HostName, on: bool, now: u64) {
+        self.asked.drain.insert((host.clone(), on), now);
+    }
+
+    /// Whether a host was drained lately: then everything that waited there is asked back, wherever it was before.
+    fn was_drained(&self, host: &HostName, now: u64) -> bool {
+        let asked = |on| self.asked.drain.get(&(host.clone(), on));
+        asked(true).is_some_and(|began| asked(false).is_none_or(|ended| ended < began || now < ended + EPOCH))
     }
 
     /// I41: no job begins, grows, closes or is cancelled without a client of its tenant having asked for it.
@@ -65,6 +80,7 @@ impl Conduct {
                 }
                 true
             }
+            Record::HostDraining { name, on, .. } => self.asked.drain.contains_key(&(name.clone(), *on)),
             _ => true,
         };
         ensure(right, "every_change_was_asked_for", || format!("{record:?}"))
@@ -112,12 +128,14 @@ impl World {
     }
 
     /// I11: a task that moved from one host to another stays there for a while. Of a task with two attempts both may move.
-    pub(crate) fn a_task_is_not_moved_to_and_fro(&mut self, attempts: &[AttemptId]) -> Checked {
+    /// From a host that is drained everything is taken back.
+    pub(crate) fn a_task_is_not_moved_to_and_fro(&mut self, from: &HostName, attempts: &[AttemptId]) -> Checked {
         let conduct = &mut self.history.conduct;
+        let drained = conduct.was_drained(from, self.now);
         for attempt in attempts {
             let handed = conduct.handed_to.get(attempt).map_or(0, |(_, at)| *at);
             let before = conduct.given_back.insert(attempt.task, self.now);
-            let moved = before.filter(|at| *at <= handed && self.now < at + EPOCH);
+            let moved = before.filter(|at| !drained && *at <= handed && self.now < at + EPOCH);
             ensure(moved.is_none(), "a_task_is_not_moved_to_and_fro", || {
                 format!("{attempt} was taken back at {}, and its task before at {moved:?}", self.now)
             })?;
