@@ -208,7 +208,7 @@ impl World {
         let Some(core) = self.scheduler.core() else { return Ok(()) };
         let known = core.tenants();
         let guaranteed: u64 = known.iter().map(|tenant| tenant.policy.share.guaranteed.cpu.0).sum();
-        let attached = core.hosts().into_iter().filter(|host| host.state == "attached");
+        let attached = core.hosts().into_iter().filter(|host| host.state == "attached" && host.drain.is_none());
         let cores: u64 = attached.map(|host| u64::from(host.capacity.cores) * 1_000).sum();
         let (told, beyond) = (core.oversubscription().cpu.0, guaranteed.saturating_sub(cores));
         ensure(told == beyond, "too_many_guarantees_are_told", || {
