@@ -198,9 +198,13 @@ impl AttemptNumber {
     }
 }
 
+/// For people: `2`, or `2 after restart 1`.
 impl fmt::Display for AttemptNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        match self.0.get() / Self::PER_LIFE {
+            0 => self.0.fmt(f),
+            restarts => write!(f, "{} after restart {restarts}", self.in_its_life()),
+        }
     }
 }
 
@@ -215,7 +219,7 @@ pub struct AttemptId {
 
 impl fmt::Display for AttemptId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}#{}", self.task, self.number)
+        write!(f, "{}#{}", self.task, self.number.0)
     }
 }
 
@@ -311,6 +315,14 @@ mod tests {
         assert_eq!(id.to_string().parse(), Ok(id));
         assert!("07".parse::<ModuleId>().is_err());
         assert!(ContentHash::from_slice(&[1; 31]).is_err());
+    }
+
+    #[test]
+    fn attempts_are_counted_from_each_restart_for_people() {
+        let shown = |number| AttemptNumber::from_wire(number).unwrap().to_string();
+        assert_eq!(shown(3), "3");
+        assert_eq!(shown(AttemptNumber::PER_LIFE + 1), "1 after restart 1");
+        assert_eq!(shown(2 * AttemptNumber::PER_LIFE + 7), "7 after restart 2");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, bail};
 use partita_client::{AttemptLog, Client, JobStatus};
+use partita_types::AttemptNumber;
 
 use crate::app::App;
 use crate::output::clean;
@@ -48,8 +49,8 @@ fn position(status: &JobStatus, name: &str) -> anyhow::Result<u32> {
 fn name(status: &JobStatus, attempt: &AttemptLog) -> String {
     let array = usize::try_from(attempt.array.0).ok().and_then(|array| status.arrays.get(array));
     let array = array.map_or_else(|| attempt.array.to_string(), |array| array.name.clone());
-    match attempt.attempt {
-        1 => format!("{array}[{}]", attempt.index),
-        number => format!("{array}[{}] attempt {number}", attempt.index),
+    match AttemptNumber::from_wire(attempt.attempt) {
+        None | Some(AttemptNumber::FIRST) => format!("{array}[{}]", attempt.index),
+        Some(number) => format!("{array}[{}] attempt {number}", attempt.index),
     }
 }

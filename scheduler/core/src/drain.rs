@@ -13,7 +13,7 @@ use partita_types::{ByteSize, HostId, HostName, Timestamp};
 use crate::Core;
 use crate::action::{Action, HostCommand, Refusal, Reply};
 use crate::host::Host;
-use crate::moves::{Cursor, Purpose};
+use crate::moves::Cursor;
 use crate::record::Record;
 use crate::task::Place;
 use crate::view::{DrainView, LeftView};
@@ -138,7 +138,7 @@ impl Core {
         let Some(mut cursor) = self.hosts[id.0 as usize].drain.as_ref().map(|drain| drain.cursor) else { return };
         while self.may_send_more(id) {
             let Some(batch) = self.gather(id, &mut cursor) else { break };
-            self.start_copy(id, batch, Purpose::Drain, actions);
+            self.start_copy(id, batch, actions);
         }
         let at_end = cursor.is_none();
         let host = &self.hosts[id.0 as usize];

@@ -102,11 +102,12 @@ impl Core {
 
     fn explain_delay(&self, job: &Job, array: u32, index: u32) -> String {
         let task = job.task(array, index);
-        let attempt = AttemptNumber::from_wire(task.attempt);
-        let attempt = attempt.map(|number| AttemptId { task: job.task_id(array, index), number });
+        let number = AttemptNumber::from_wire(task.attempt);
+        let attempt = number.map(|number| AttemptId { task: job.task_id(array, index), number });
         let left = attempt.and_then(|attempt| self.timers.wakes_at(attempt)).map(|at| at.since(self.now));
         let left = left.map_or_else(String::new, |left| format!(" in {}", format_duration(left)));
-        format!("attempt {} failed; the next may start{left}", task.attempt)
+        let number = number.map_or_else(String::new, |number| format!(" {number}"));
+        format!("attempt{number} failed; the next may start{left}")
     }
 
     /// Why ready tasks of an array that need so much memory are not handed out. The same for all of them.

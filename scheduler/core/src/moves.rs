@@ -7,8 +7,8 @@
 //! takes nothing along. (HDFS moves blocks the same way: the replica at the source is only excess once the name node
 //! has heard of the new one.)
 //!
-//! Orders are bounded for each host, and their bytes for each pair of hosts. Who moves what is decided in `drain.rs` and
-//! `balance.rs`; a look at all that comes every [`LOOK`] while there is something to do, and costs a bounded number of steps.
+//! Orders are bounded for each host, and their bytes for each pair of hosts. Who moves what is decided in `drain.rs`; a
+//! look at all that comes every [`LOOK`] while there is something to do, and costs a bounded number of steps.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -47,13 +47,6 @@ const LEFT_AT_ONCE: usize = 2_048;
 /// For how long nothing more goes to a host that could not take or fetch what it should.
 const REST: Duration = Duration::from_secs(5);
 
-/// Why outputs are copied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Purpose {
-    /// Their host is emptied.
-    Drain,
-}
-
 /// Outputs on their way.
 #[derive(Debug)]
 pub(crate) struct Flight {
@@ -64,7 +57,6 @@ pub(crate) struct Flight {
     /// The tasks, ascending, with the attempts that wrote the outputs.
     tasks: Vec<(u32, AttemptNumber)>,
     bytes: u64,
-    purpose: Purpose,
 }
 
 impl Flight {
@@ -225,7 +217,7 @@ impl Core {
     }
 
     /// Has a host copy outputs.
-    pub(crate) fn start_copy(&mut self, from: HostId, batch: Batch, purpose: Purpose, actions: &mut Vec<Action>) {
+    pub(crate) fn start_copy(&mut self, from: HostId, batch: Batch, actions: &mut Vec<Action>) {
         let Batch { to, job, array, tasks, bytes } = batch;
         let Some(owner) = self.find_job(job) else { return };
         let of_task = |index: u32| {
@@ -237,7 +229,7 @@ impl Core {
         // Orders of an earlier process of the scheduler must not be taken for new ones.
         self.moves.last = self.now.micros.max(self.moves.last.saturating_add(1));
         let order = MoveId(self.moves.last);
-        let flight = Flight { from, to, job, array, tasks, bytes, purpose };
+        let flight = Flight { from, to, job, array, tasks, bytes };
         self.moves.moving.extend(flight.attempts().map(|attempt| attempt.task));
         self.hosts[to.0 as usize].coming_bytes += bytes;
         self.moves.flights.insert(order, flight);
@@ -342,14 +334,12 @@ impl Core {
     fn take_copy(&mut self, flight: &Flight, task: TaskId) -> bool {
         match self.place_of(task) {
             Some(Place::At(place)) if place == flight.to => true,
-            Some(Place::At(place)) if place == flight.from => match flight.purpose {
-                Purpose::Drain => {
-                    let left = self.copy_of(task, true);
-                    self.switch_place(task, flight.to);
-                    left.into_iter().for_each(|copy| self.add_copy(task, flight.from, copy));
-                    true
-                }
-            },
+            Some(Place::At(place)) if place == flight.from => {
+                let left = self.copy_of(task, true);
+                self.switch_place(task, flight.to);
+                left.into_iter().for_each(|copy| self.add_copy(task, flight.from, copy));
+                true
+            }
             // Its place was lost meanwhile, and nobody needs it enough to make it again: here it is.
             Some(Place::Nowhere) if !self.is_consumed(task) => {
                 self.switch_place(task, flight.to);
