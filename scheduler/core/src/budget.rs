@@ -90,11 +90,15 @@ impl Core {
         tenant.run_times.get(array.learned).output() > freed
     }
 
-    /// Whether a tenant has no more live bytes than its part of all targets, by weight among those who have any.
+    /// Whether a tenant has no more live bytes than its part of all targets, by weight among those who have any or are about
+    /// to: being handed out a frame must not make room for others, who were asked before.
     fn has_little(&self, tenant: &Tenant) -> bool {
         let live = |tenant: &Tenant| tenant.usage.stored.saturating_add(tenant.usage.expected);
         let weight = |tenant: &Tenant| u64::from(tenant.entitlement.weight);
-        let others = self.tenants.iter().filter(|other| other.id != tenant.id && live(other) > 0);
+        let others = self
+            .tenants
+            .iter()
+            .filter(|other| other.id != tenant.id && (live(other) > 0 || !other.runnable.is_empty()));
         let weights = others.map(weight).fold(weight(tenant), u64::saturating_add);
         let attached = self.hosts.iter().filter(|host| host.is_attached());
         let targets = attached.map(Host::target).fold(0, u64::saturating_add);

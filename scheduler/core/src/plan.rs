@@ -179,13 +179,13 @@ impl Core {
             for lot in array.lots() {
                 match self.candidates(tenant, array, runnable.key(), lot.memory, &standing) {
                     // What goes first waits for bytes to be given up; what adds some would let it wait for ever.
-                    Ok(_) if enough && self.adds_bytes(tenant, array, runnable.key()) => {}
+                    Ok(_) if enough && self.adds_bytes(tenant, array, runnable.key()) => planned.withheld = true,
                     Ok(hosts) => {
                         planned.plan = Some(self.choose(tenant, job, runnable.array, lot, &hosts));
                         return planned;
                     }
                     Err(hold) if hold.holds_tenant() => {
-                        planned.withheld = matches!(hold, Hold::Share(Withheld::Kept(_)));
+                        planned.withheld |= matches!(hold, Hold::Share(Withheld::Kept(_)));
                         return planned;
                     }
                     // Room is kept for nothing behind it: that would take its own from it, and so on in turn.
