@@ -47,7 +47,7 @@ pub struct Verified {
 /// Lines of a log, in their order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Page {
-    /// The lines, as they stand in the files: [`Line::parse`] reads them.
+    /// The lines, as they stand in the files: [`crate::Line::parse`] reads them.
     pub lines: Vec<String>,
     /// Whether there are more behind them.
     pub more: bool,
