@@ -17,6 +17,8 @@ const CANCELLATIONS: usize = 50;
 const LOOK: Duration = Duration::from_millis(5);
 /// From being handed out to spinning, amply.
 const SETTLE: Duration = Duration::from_millis(30);
+/// From one cancellation to the next: hosts ration the executors that a tenant may lose, and that is not measured here.
+const PAUSE: Duration = Duration::from_millis(150);
 
 /// Measures `runs` times.
 pub(crate) async fn measure(
@@ -55,6 +57,7 @@ async fn cancellation(client: &Client, module: &Module) -> anyhow::Result<f64> {
     let micros = watch.seconds() * 1e6;
     waiting.release().await.context("cannot release the task that waited")?;
     spinning.release().await.context("cannot release tasks that span")?;
+    tokio::time::sleep(PAUSE).await;
     Ok(micros)
 }
 
