@@ -134,6 +134,8 @@ pub struct Core {
     effort: Effort,
     copies: Copies,
     moves: Moves,
+    /// Frames ever handed out.
+    handed_out: u64,
 }
 
 impl Core {

@@ -79,7 +79,10 @@ impl Core {
         let tasks = u32::try_from(plan.indexes.len()).unwrap_or(u32::MAX);
         let needs = owner.array(plan.array).needs.clone();
 
-        self.tenants[job.tenant.0 as usize].served += 1;
+        self.handed_out += 1;
+        let tenant = &mut self.tenants[job.tenant.0 as usize];
+        tenant.served += 1;
+        tenant.last_served = self.handed_out;
         let assignment = assignments.entry(host).or_default();
         if self.hosts[host.0 as usize].sent.insert((job, array)) {
             assignment.arrays.extend(header);

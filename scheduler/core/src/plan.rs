@@ -141,7 +141,7 @@ impl Core {
         let weight = |tenant: &Tenant| tenant.policy.as_ref().map_or(1, |policy| policy.quota.weight);
         let lightest = || self.tenants.iter().min_by_key(|tenant| weight(tenant)).map(|tenant| tenant.id);
         let starves = if self.has(Bug::LightestTenantStarves) { lightest() } else { None };
-        let order = |tenant: &&Tenant| (starves == Some(tenant.id), tenant.rank(capacity));
+        let order = |tenant: &&Tenant| (starves == Some(tenant.id), tenant.rank(capacity, self.handed_out));
         candidates.min_by_key(order).map(|tenant| tenant.id)
     }
 
@@ -149,7 +149,7 @@ impl Core {
     pub(crate) fn place_in_order(&self, tenant: &Tenant) -> (usize, usize) {
         let capacity = self.capacity();
         let waiting = || self.tenants.iter().filter(|other| !other.runnable.is_empty());
-        let rank = |tenant: &Tenant| (tenant.rank(capacity), tenant.id);
+        let rank = |tenant: &Tenant| (tenant.rank(capacity, self.handed_out), tenant.id);
         let before = waiting().filter(|other| rank(other) < rank(tenant)).count();
         (before + 1, waiting().count())
     }

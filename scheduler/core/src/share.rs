@@ -19,6 +19,10 @@ use crate::host::FRAMES_PER_CORE;
 use crate::planted::Bug;
 use crate::tenant::Tenant;
 
+/// Frames that others may get while a tenant has none, before it goes first. Where there is room for one frame at a time,
+/// whoever stores more would else never have a turn: what it stores counts always, what others run only while it runs.
+const PATIENCE: u64 = 32;
+
 /// An amount of each resource that tenants share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Amount {
@@ -181,6 +185,8 @@ impl Dominant {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Rank {
     below_guarantee: bool,
+    /// Frames that others got since it got its last one, if it has none and that is too many.
+    passed_over: u64,
     dominant: Dominant,
     weight: u32,
     served: u64,
@@ -193,12 +199,16 @@ impl PartialOrd for Rank {
 }
 
 impl Ord for Rank {
-    /// Who is below its guarantee; who has the smaller dominant share by weight; if equal, who was served less.
+    /// Who is below its guarantee; who was passed over for long; who has the smaller dominant share by weight; if equal, who
+    /// was served less.
     fn cmp(&self, other: &Self) -> Ordering {
         let served = |rank: &Self, weight: u32| u128::from(rank.served) * u128::from(weight);
         let guarantees = other.below_guarantee.cmp(&self.below_guarantee);
         let shares = || self.dominant.compare(other.dominant, self.weight, other.weight);
-        guarantees.then_with(shares).then_with(|| served(self, other.weight).cmp(&served(other, self.weight)))
+        guarantees
+            .then(other.passed_over.cmp(&self.passed_over))
+            .then_with(shares)
+            .then_with(|| served(self, other.weight).cmp(&served(other, self.weight)))
     }
 }
 
@@ -241,9 +251,13 @@ impl Tenant {
         !self.entitlement.covers(self.used())
     }
 
-    pub(crate) fn rank(&self, capacity: Amount) -> Rank {
+    /// Where it stands after so many frames were handed out to anybody.
+    pub(crate) fn rank(&self, capacity: Amount, handed_out: u64) -> Rank {
+        let others = handed_out.saturating_sub(self.last_served);
+        let passed_over = if self.usage.frames == 0 && others >= PATIENCE { others } else { 0 };
         Rank {
             below_guarantee: self.is_below_guarantee(),
+            passed_over,
             dominant: Dominant::new(self.used(), capacity),
             weight: self.entitlement.weight,
             served: self.served,
@@ -347,7 +361,7 @@ mod tests {
     const ALL: Amount = Amount { cpu: 90, memory: 1 << 40, stored: 1 << 50 };
 
     fn rank(used: Amount, weight: u32, served: u64) -> Rank {
-        Rank { below_guarantee: false, dominant: Dominant::new(used, ALL), weight, served }
+        Rank { below_guarantee: false, passed_over: 0, dominant: Dominant::new(used, ALL), weight, served }
     }
 
     #[test]

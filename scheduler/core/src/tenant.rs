@@ -73,6 +73,8 @@ pub(crate) struct Tenant {
     pub(crate) usage: TenantUse,
     /// Frames ever handed out; breaks ties between equal shares.
     pub(crate) served: u64,
+    /// How many frames had been handed out to anybody when it got its last one.
+    pub(crate) last_served: u64,
     pub(crate) run_times: RunTimes,
     /// Modules that no new job may use.
     pub(crate) quarantined: BTreeMap<ModuleId, Quarantine>,
@@ -99,6 +101,7 @@ impl Tenant {
             runnable: BTreeSet::new(),
             usage: TenantUse::default(),
             served: 0,
+            last_served: 0,
             run_times: RunTimes::default(),
             quarantined: BTreeMap::new(),
             entitlement: Entitlement::default(),

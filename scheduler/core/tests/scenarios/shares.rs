@@ -291,6 +291,30 @@ fn who_stores_most_goes_last() {
     }
 }
 
+/// I18: with room for one frame at a time, what is stored would decide each time.
+#[test]
+fn who_stores_most_has_a_turn_too_where_there_is_room_for_one_frame() {
+    let keeper = in_cohort(guaranteed("keeper", 1), "theirs");
+    let (hoarder, acme) = (in_cohort(policy("hoarder"), "ours"), in_cohort(policy("acme"), "ours"));
+    let mut cluster = Cluster::new().tenant(keeper).tenant(hoarder).tenant(acme).host("one", 1).host("two", 1);
+    for host in ["one", "two"] {
+        cluster.model(host).task_time = CpuTime::from_micros(500_000);
+    }
+    cluster.submit("hoarder", tasks(1));
+    cluster.run_all();
+    let acme = cluster.submit("acme", tasks(1000));
+    let hoarder = cluster.submit("hoarder", tasks(1000));
+    let mut frames = 0;
+    while assigned(&cluster, hoarder) == 0 {
+        assert!(frames <= 33, "{}", reason(&cluster, hoarder));
+        let at = if cluster.frames("one").is_empty() { "two" } else { "one" };
+        cluster.model(at).output_size = ByteSize(1);
+        cluster.run_frame(at);
+        frames += 1;
+    }
+    assert!(cluster.counts(acme, 0).succeeded > 0);
+}
+
 #[test]
 fn a_large_task_does_not_starve_behind_small_ones() {
     let mut cluster = Cluster::new().tenant(policy("small")).tenant(policy("large")).host("one", 4);
