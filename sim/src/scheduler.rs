@@ -468,10 +468,12 @@ impl World {
         let client = self.clients.len();
         let serial = self.next_serial();
         self.history.answers.remove(&serial);
+        let asked = format!("{what:?}");
         self.on_asked(client, serial, what)?;
-        let end = self.now + 600_000_000;
+        // Longer than what cannot run as limits are is waited for.
+        let end = self.now + 1_200_000_000;
         self.run_until(end, |world| world.history.answers.contains_key(&serial))?;
-        ensure(self.history.answers.contains_key(&serial), "every_request_is_answered", || format!("{serial}"))?;
+        ensure(self.history.answers.contains_key(&serial), "every_request_is_answered", || asked)?;
         Ok(self.history.answers.remove(&serial))
     }
 }

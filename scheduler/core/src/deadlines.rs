@@ -1,4 +1,4 @@
-//! What does not wait for ever: tasks that no host could run, jobs with a deadline, results that were kept long enough.
+//! What does not wait for ever: tasks that could not run as hosts and limits are, jobs with a deadline, results that were kept long enough.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,9 +15,10 @@ use crate::explain::explain_hold;
 use crate::host::Host;
 use crate::plan::{ARRAYS_LOOKED_AT, Hold};
 use crate::record::Record;
+use crate::share::{Amount, Withheld};
 use crate::tenant::Tenant;
 
-/// How often arrays that no host could run are looked for, while anything waits.
+/// How often arrays that could not run are looked for, while anything waits.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Most jobs of a tenant whose results are given up at once; the rest follows right after.
 const RELEASED_AT_ONCE: usize = 64;
@@ -25,7 +26,7 @@ const RELEASED_AT_ONCE: usize = 64;
 /// Ready tasks of an array: all of the usual kind, or one that has a past.
 type Waiting = (JobId, u32, Option<u32>);
 
-/// Which ready tasks no attached host could ever run.
+/// Which ready tasks could never run as hosts and limits are.
 #[derive(Debug, Default)]
 pub(crate) struct Unrunnable {
     /// When to look again; `None` while nothing waits.
@@ -66,16 +67,25 @@ fn record((job, array, task): Waiting, since: Option<Timestamp>) -> Record {
 }
 
 impl Core {
-    /// Why no attached host could ever run tasks of an array that need so much memory, if that is so. An empty cluster says nothing
-    /// about tasks.
-    fn unrunnable(&self, policy: &TenantPolicy, array: &Array, needed: u64) -> Option<Hold> {
+    /// Why tasks of an array that need so much memory could never run as hosts and limits are, if that is so. An empty cluster
+    /// says nothing about tasks.
+    fn unrunnable(&self, tenant: &Tenant, policy: &TenantPolicy, array: &Array, needed: u64) -> Option<Hold> {
+        // A limit may have been lowered, or the need raised, since the task was admitted.
+        let limit = policy.quota.concurrent_memory.0;
+        if needed > limit {
+            return Some(Hold::ConcurrentMemory { needed, used: tenant.usage.memory, limit });
+        }
+        let memory = Amount { memory: needed, ..Amount::default() };
+        if let Some(excess) = memory.excess(tenant.entitlement.most) {
+            return Some(Hold::Share(Withheld::Borrowing(excess)));
+        }
         match self.fitting_host(policy, array.needs.as_deref(), needed) {
             Ok(()) | Err(Hold::NoHost) => None,
             Err(hold) => Some(hold),
         }
     }
 
-    /// Fails tasks that no attached host could run for longer than the policy allows. One look takes a bounded number of
+    /// Fails tasks that could not run for longer than the policy allows. One look takes a bounded number of
     /// arrays of each tenant.
     pub(crate) fn look_for_unrunnable(&mut self, actions: &mut Vec<Action>) {
         if self.unrunnable.next.is_none_or(|next| next > self.now) {
@@ -117,7 +127,7 @@ impl Core {
             array.lots().map(move |lot| ((id, position, lot.alone.then_some(lot.start)), lot, array, policy))
         });
         lots.take(ARRAYS_LOOKED_AT).filter_map(|(what, lot, array, policy)| {
-            Some((what, lot.start, self.unrunnable(policy, array, lot.memory)?, policy.unrunnable_after))
+            Some((what, lot.start, self.unrunnable(tenant, policy, array, lot.memory)?, policy.unrunnable_after))
         })
     }
 
@@ -127,7 +137,7 @@ impl Core {
         // Its job may have failed with another task of the same look.
         let Some(slot) = slot.filter(|slot| !slot.state.is_final()) else { return };
         let number = AttemptNumber::from_wire(slot.attempt).unwrap_or(AttemptNumber::FIRST);
-        let why = format!("no host could run it for {}: {}", format_duration(allowed), explain_hold(hold, tenant));
+        let why = format!("it could not run for {}: {}", format_duration(allowed), explain_hold(hold, tenant));
         let failure = Failure::new(Cause::Unrunnable, why);
         let (attempt, usage, at) = (AttemptId { task, number }, Usage::default(), self.now);
         self.commit(

@@ -22,7 +22,7 @@ pub(crate) const TRANSITIONS: [Transition; 29] = [
     (State::Ready, State::Waiting, "outputs that it reads were lost"),
     (State::Ready, State::Delayed, "replay: an attempt failed, and there will be another"),
     (State::Ready, State::Succeeded, "a host that came back after a restart has the outputs; replay"),
-    (State::Ready, State::Failed, "no host could run it for too long; replay"),
+    (State::Ready, State::Failed, "no host could run it, or no limit allowed it, for too long; replay"),
     (State::Ready, State::Cancelled, "its job was cancelled, failed or expired"),
     (State::Ready, State::Aborted, "outputs that it reads were lost, and nothing can make them again"),
     (State::Delayed, State::Ready, "its back-off is over"),

@@ -158,7 +158,9 @@ impl World {
                 let consumed = text.contains("consumed") && !self.clients[position].keeps(array.0 as usize);
                 // What was uploaded and lost with its host cannot be computed again, nor what was computed from it.
                 let hopeless = ["uploaded, and lost", "was aborted", "failed"].iter().any(|why| text.contains(why));
-                let fine = consumed || hopeless && self.clients[position].uploads();
+                // What was lost may need more memory now than its tenant may still use.
+                let lowered = text.contains("failed") && self.may_have_lost_its_right(job.tenant);
+                let fine = consumed || lowered || hopeless && self.clients[position].uploads();
                 ensure(fine, "results_can_be_had", || format!("output {output} of {task}: {text}"))
             }
             other => ensure(false, "results_can_be_had", || format!("output {output} of {task}: {other:?}")),

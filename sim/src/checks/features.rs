@@ -2,7 +2,7 @@
 //! retention, compaction, and policies that change.
 
 use partita_core::{Record, Refusal, Reply};
-use partita_types::{Cause, Frame, HostId, JobId, TaskId};
+use partita_types::{Cause, Frame, HostId, JobId, TaskId, TenantId};
 
 use super::History;
 use crate::world::World;
@@ -83,11 +83,17 @@ impl World {
         ensure(fine, "an_unrunnable_task_fits_no_host", || format!("task {task} needs {needed:?}: {host:?}"))
     }
 
-    /// Whether a task failed because no host could run it, which can happen to those that need something.
+    /// Whether a task failed because nothing could run it, which can happen to those that need something of their hosts, or
+    /// for which a limit was lowered.
     pub(super) fn was_unrunnable(&self, view: &partita_core::JobView) -> bool {
         let Some((task, _, failure)) = &view.failure else { return false };
         let needs = self.client_of(task.job).is_some_and(|client| !client.host_of(task.array).is_empty());
-        needs && failure.cause == Cause::Unrunnable
+        (needs || self.may_have_lost_its_right(task.job.tenant)) && failure.cause == Cause::Unrunnable
+    }
+
+    /// Whether limits of a tenant changed meanwhile, so that what was admitted may be too large for them.
+    pub(super) fn may_have_lost_its_right(&self, tenant: TenantId) -> bool {
+        self.plan.changes.iter().any(|change| change.tenant == tenant.0 as usize)
     }
 
     /// I16: who is above a limit that was lowered comes down to it, and never goes up.

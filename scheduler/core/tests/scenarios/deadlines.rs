@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use partita_core::{Event, JobEnd, JobEvent, Reply, Request};
+use partita_policy::TenantPolicy;
 use partita_testkit::{Cluster, HostModel, array, each, job, policy};
 use partita_types::{ByteSize, Cause, Isolation};
 
@@ -49,6 +50,30 @@ fn a_task_that_only_waits_for_its_turn_never_runs_out_of_time() {
     let id = cluster.submit("acme", job().with(array("behind").tasks(1)).spec());
     cluster.advance(30 * MINUTE);
     assert_eq!((cluster.job(id).end, cluster.counts(id, 0).ready), (None, 1));
+}
+
+/// B15: limits that were lowered after a task was admitted.
+#[test]
+fn a_task_that_a_lowered_limit_holds_for_ever_fails_after_the_policys_time_and_says_why() {
+    let lower: [fn(&mut TenantPolicy); 2] = [
+        |policy| policy.quota.concurrent_memory = ByteSize::mib(500),
+        |policy| policy.share.borrow.memory = Some(ByteSize::mib(500)),
+    ];
+    for lower in lower {
+        let mut cluster = Cluster::new().tenant(policy("acme"));
+        let id = cluster.submit("acme", job().with(array("a").tasks(1).memory(ByteSize::gib(1))).spec());
+        let mut lowered = policy("acme");
+        lower(&mut lowered);
+        cluster.define(lowered);
+        cluster.attach_new(HostModel::new("one", 2));
+        cluster.advance(9 * MINUTE);
+        assert_eq!(cluster.job(id).end, None);
+        cluster.advance(2 * MINUTE);
+        let failure = cluster.job(id).failure.unwrap().2;
+        assert_eq!(failure.cause, Cause::Unrunnable);
+        assert!(failure.message.contains("500 MiB"), "{}", failure.message);
+        assert_nothing_used(&cluster);
+    }
 }
 
 /// B15: an empty cluster says nothing about tasks.
