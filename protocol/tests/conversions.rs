@@ -9,9 +9,9 @@ use partita_protocol::{DecodeError, features_from_wire, host, job};
 use partita_types::{
     Arguments, ArrayHeader, ArrayIndex, ArrayOptions, ArraySource, ArraySpec, AttemptId, AttemptNumber, ByteSize,
     Cause, ContentHash, CpuTime, DatasetGrant, DatasetName, DatasetPlan, Edge, FailedAttempt, Failure, Features, Frame,
-    FrameId, HostId, HostName, HostTenant, InputGroup, InputPartition, JobId, JobSpec, LimitRequest, ModuleId,
-    OutputInfo, OutputRef, PartitionId, Report, Source, StoredPartition, SucceededBatch, TaskCount, TaskId, TaskLimits,
-    TenantId, TenantName, Timestamp, Usage, Welcome,
+    FrameId, HostId, HostName, HostTenant, InputGroup, InputPartition, JobId, JobSpec, LimitRequest, MilliCpu,
+    ModuleId, OutputInfo, OutputRef, PartitionId, Report, Source, StoredPartition, SucceededBatch, TaskCount, TaskId,
+    TaskLimits, TenantId, TenantName, Timestamp, Usage, Welcome,
 };
 use prost::Message;
 
@@ -262,20 +262,22 @@ fn outputs_without_tasks_are_refused() {
 
 #[test]
 fn a_welcome_arrives_unchanged() {
+    let tenant = HostTenant {
+        id: TenantId(0),
+        name: TenantName::new("analytics").unwrap(),
+        weight: 3,
+        datasets: vec![DatasetGrant {
+            name: DatasetName::new("crates").unwrap(),
+            location: "/data".into(),
+            include: vec!["*.rs".into()],
+        }],
+        cpu: None,
+    };
     let welcome = Welcome {
         host: HostId(4),
         heartbeat: Duration::from_secs(1),
         ticket_key: [6; 32],
-        tenants: vec![HostTenant {
-            id: TenantId(0),
-            name: TenantName::new("analytics").unwrap(),
-            weight: 3,
-            datasets: vec![DatasetGrant {
-                name: DatasetName::new("crates").unwrap(),
-                location: "/data".into(),
-                include: vec!["*.rs".into()],
-            }],
-        }],
+        tenants: vec![tenant.clone(), HostTenant { id: TenantId(1), cpu: Some(MilliCpu(500)), ..tenant }],
     };
     let wire: host::Welcome = welcome.clone().into();
     assert_eq!(Welcome::try_from(through_the_wire(&wire)), Ok(welcome.clone()));

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ArrayIndex, AttemptId, AttemptNumber, ByteSize, ContentHash, DatasetName, Failure, FrameId, HostId, HostName,
-    JobId, ModuleId, OutputInfo, PartitionId, TaskId, TaskLimits, TenantId, TenantName, Timestamp, Usage,
+    JobId, MilliCpu, ModuleId, OutputInfo, PartitionId, TaskId, TaskLimits, TenantId, TenantName, Timestamp, Usage,
 };
 
 /// A partition and what is in it.
@@ -211,6 +211,8 @@ pub struct HostTenant {
     pub weight: u32,
     /// The data it may read.
     pub datasets: Vec<DatasetGrant>,
+    /// The most CPU time per time that its executors on this host get, all together; without one, whatever is free.
+    pub cpu: Option<MilliCpu>,
 }
 
 /// External data that a tenant may read.
@@ -233,6 +235,6 @@ pub struct Welcome {
     pub heartbeat: Duration,
     /// Key of the tickets for this host.
     pub ticket_key: [u8; 32],
-    /// All tenants.
+    /// All tenants. In a welcome that is not the first of its session: those that changed.
     pub tenants: Vec<HostTenant>,
 }

@@ -116,10 +116,16 @@ impl Host {
         lock(&self.ticket_keys).iter().cloned().collect()
     }
 
-    /// Takes over what the scheduler says about tenants.
+    /// Takes over what the scheduler says about all tenants.
     pub(crate) fn set_tenants(&self, tenants: Vec<HostTenant>) {
         self.engine.set_tenants(&tenants);
         *lock(&self.tenants) = tenants.into_iter().map(|tenant| (tenant.id, tenant)).collect();
+    }
+
+    /// Takes over what the scheduler says about those tenants that changed.
+    pub(crate) fn change_tenants(&self, tenants: Vec<HostTenant>) {
+        self.engine.set_tenants(&tenants);
+        lock(&self.tenants).extend(tenants.into_iter().map(|tenant| (tenant.id, tenant)));
     }
 
     /// What a tenant may read under this name.

@@ -176,7 +176,7 @@ fn hello(host: &Host) -> (Hello, Vec<StoredPartition>) {
     (hello, inventory)
 }
 
-/// Does what a welcome says; answers how often to send a heartbeat.
+/// Does what the first welcome of a session says; answers how often to send a heartbeat.
 fn take_over(host: &Host, welcome: Welcome) -> Duration {
     host.set_ticket_key(TicketKey(welcome.ticket_key));
     host.set_tenants(welcome.tenants);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use partita_types::{DatasetGrant, DatasetName, HostId, HostTenant, TenantId, TenantName, Welcome};
+use partita_types::{DatasetGrant, DatasetName, HostId, HostTenant, MilliCpu, TenantId, TenantName, Welcome};
 
 use super::{DecodeError, millis};
 use crate::host as wire;
@@ -47,6 +47,7 @@ impl From<HostTenant> for wire::TenantPolicy {
             name: tenant.name.into(),
             weight: u64::from(tenant.weight),
             datasets: tenant.datasets.into_iter().map(Into::into).collect(),
+            cpu_milli: tenant.cpu.map_or(0, |cpu| cpu.0),
         }
     }
 }
@@ -65,6 +66,7 @@ impl TryFrom<wire::TenantPolicy> for HostTenant {
                 value: tenant.weight,
             })?,
             datasets: tenant.datasets.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            cpu: Some(MilliCpu(tenant.cpu_milli)).filter(|cpu| cpu.0 > 0),
         })
     }
 }

@@ -48,9 +48,9 @@ pub enum Action {
 /// What a host shall do.
 #[derive(Debug, Clone, PartialEq)]
 pub enum HostCommand {
-    /// Answers a hello. The driver adds the host's ticket key.
+    /// Answers a hello, and later tells what changed. The driver adds the host's ticket key.
     Welcome {
-        /// All tenants.
+        /// All tenants; later those that changed, or more.
         tenants: Vec<HostTenant>,
     },
     /// Run frames. Sources have no tickets yet; the driver makes them.

@@ -201,6 +201,7 @@ impl Tenant {
             name: self.name.clone(),
             weight: policy.quota.weight,
             datasets: policy.datasets.clone(),
+            cpu: None,
         })
     }
 

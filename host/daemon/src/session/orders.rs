@@ -14,12 +14,12 @@ use partita_protocol::host::{
     ModuleInspected, PartitionList, PlanDataset, ReadLog, Retracted, StoreUpload, UploadStored,
 };
 use partita_types::{
-    ArrayHeader, ArrayIndex, ByteSize, DatasetName, DatasetPlan, Frame, FrameId, JobId, ModuleId, TenantId,
+    ArrayHeader, ArrayIndex, ByteSize, DatasetName, DatasetPlan, Frame, FrameId, JobId, ModuleId, TenantId, Welcome,
 };
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
-use super::{SessionError, take_over};
+use super::SessionError;
 use crate::copying::{self, CopyOrder};
 use crate::error;
 use crate::host::Host;
@@ -60,7 +60,7 @@ impl Orders {
         while self.running.try_join_next().is_some() {}
         match message {
             FromScheduler::Welcome(welcome) => {
-                take_over(&self.host, welcome.try_into()?);
+                self.host.change_tenants(Welcome::try_from(welcome)?.tenants);
             }
             FromScheduler::Assignment(assignment) => self.assign(assignment)?,
             FromScheduler::Cancel(list) => self.cancel(&list)?,

@@ -162,6 +162,7 @@ impl Cluster {
             name: TenantName::new("team").unwrap(),
             weight: 1,
             datasets: self.datasets.clone(),
+            cpu: None,
         };
         let ticket_key = ticket_key(name.as_str()).0;
         let heartbeat = Duration::from_millis(200);
