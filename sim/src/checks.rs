@@ -220,13 +220,13 @@ impl World {
 }
 
 impl History {
-    /// A host has given a frame back: none of its attempts is there any more. Returns these.
+    /// A host has given a frame back: none of its attempts is there any more. Returns those that were; what was given up with
+    /// the host meanwhile does not move by this.
     pub(crate) fn given_back(&mut self, host: HostId, frame: FrameId) -> Vec<AttemptId> {
-        let attempts = self.frames.remove(&(host, frame)).unwrap_or_default();
+        let mut attempts = self.frames.remove(&(host, frame)).unwrap_or_default();
+        attempts.retain(|attempt| self.open.get(attempt) == Some(&host));
         for attempt in &attempts {
-            if self.open.get(attempt) == Some(&host) {
-                self.open.remove(attempt);
-            }
+            self.open.remove(attempt);
         }
         attempts
     }
