@@ -77,6 +77,11 @@ impl Stopwatch {
         self.0.elapsed()
     }
 
+    /// The time from then to the start of another.
+    pub(crate) fn until(&self, later: &Self) -> Duration {
+        later.0.saturating_duration_since(self.0)
+    }
+
     /// The time since then, in seconds.
     pub(crate) fn seconds(&self) -> f64 {
         self.elapsed().as_secs_f64()
