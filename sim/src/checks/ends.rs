@@ -31,13 +31,17 @@ impl World {
     }
 
     fn heal(&mut self) -> Checked {
+        // What stands still goes on by itself: what was put off meanwhile would else be overtaken by what is sent later.
+        let frozen = self.hosts.iter().map(|host| host.frozen_until);
+        let still = frozen.chain([self.scheduler.stalled_until]).max().unwrap_or(0);
+        self.run_until(still, |_| false)?;
         self.healed = true;
         (self.scheduler.disk.full, self.scheduler.disk.flush) = (false, 300);
-        (self.scheduler.stalled_until, self.scheduler.dies_at) = (0, None);
+        self.scheduler.dies_at = None;
         self.plan_step(0, Step::StartScheduler);
         for position in 0..self.hosts.len() {
             let host = &mut self.hosts[position];
-            (host.frozen_until, host.cut_to_scheduler, host.cut_from_scheduler) = (0, 0, 0);
+            (host.cut_to_scheduler, host.cut_from_scheduler) = (0, 0);
             let process = host.process;
             self.plan_step(0, Step::StartHost { host: position });
             self.plan_step(0, Step::Dial { host: position, process });
