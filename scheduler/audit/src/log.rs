@@ -3,7 +3,6 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use partita_types::Timestamp;
 
@@ -11,8 +10,8 @@ use crate::chain::{self, Fault, Hash};
 use crate::reader::{self, Chain};
 use crate::{Draft, Entry, Principal};
 
-/// A file that is larger is followed by another one.
-const FILE_MAX: u64 = 64 << 20;
+/// A file that is larger is followed by another one. Whoever reads a page passes over at most so many bytes before it.
+const FILE_MAX: u64 = 16 << 20;
 
 /// Why the log cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +63,7 @@ pub struct Repair {
 pub struct AuditLog {
     directory: PathBuf,
     path: PathBuf,
-    file: Arc<File>,
+    file: File,
     size: u64,
     sequence: u64,
     hash: Hash,
@@ -92,7 +91,7 @@ impl AuditLog {
         let mut log = Self {
             directory: directory.to_owned(),
             path: path.clone(),
-            file: Arc::new(file),
+            file,
             size: whole,
             sequence: chain.sequence,
             hash: chain.hash,
@@ -124,7 +123,6 @@ impl AuditLog {
         // The name is on disk before anything in the file is.
         File::open(directory).and_then(|directory| directory.sync_all()).map_err(AuditError::io("sync", directory))?;
         let Chain { sequence, hash } = chain;
-        let file = Arc::new(file);
         Ok(Self { directory: directory.to_owned(), path, file, size: 0, sequence, hash, suppressed: 0, unsynced })
     }
 
@@ -142,7 +140,7 @@ impl AuditLog {
         let entry = Entry::new(self.sequence + 1, self.suppressed, draft);
         let (hash, mut line) = chain::encode(self.hash, &entry)?;
         line.push('\n');
-        if let Err(source) = (&*self.file).write_all(line.as_bytes()) {
+        if let Err(source) = (&self.file).write_all(line.as_bytes()) {
             // Part of it may be there; if it cannot be removed either, the next start does it.
             let _ = self.file.set_len(self.size);
             return Err(AuditError::io("write", &self.path)(source));
@@ -152,14 +150,21 @@ impl AuditLog {
         Ok(entry.sequence)
     }
 
-    /// Counts a refusal that is not written down; the next line tells how many.
-    pub fn suppress(&mut self) {
-        self.suppressed = self.suppressed.saturating_add(1);
+    /// Counts refusals that are not written down; the next line tells how many.
+    pub fn suppress(&mut self, refusals: u64) {
+        self.suppressed = self.suppressed.saturating_add(refusals);
     }
 
-    /// The file that has to be synced for everything appended to be durable, if any; without holding this meanwhile.
-    pub fn take_unsynced(&mut self) -> Option<Arc<File>> {
-        std::mem::take(&mut self.unsynced).then(|| Arc::clone(&self.file))
+    /// Refusals that no line tells of yet.
+    #[must_use]
+    pub fn suppressed(&self) -> u64 {
+        self.suppressed
+    }
+
+    /// Whether something was appended since the last [`AuditLog::sync`].
+    #[must_use]
+    pub fn is_unsynced(&self) -> bool {
+        self.unsynced
     }
 
     /// Makes everything appended durable. Does nothing if it is.

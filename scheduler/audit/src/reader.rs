@@ -77,7 +77,7 @@ pub(crate) fn before(files: &[(u64, PathBuf)], first: u64) -> Result<Option<Chai
     }
     let Some((_, path)) = files.iter().rev().find(|(number, _)| *number < first) else { return Ok(None) };
     let mut last = None;
-    lines(path, |line| {
+    lines(path, 0, |line| {
         last = Some(line.to_owned());
         Ok(true)
     })?;
@@ -85,8 +85,9 @@ pub(crate) fn before(files: &[(u64, PathBuf)], first: u64) -> Result<Option<Chai
     Ok(decoded.map(|(hash, _, entry)| Chain { sequence: entry.sequence, hash }))
 }
 
-/// Calls `take` with every whole line until it returns false; returns the bytes of whole lines, and those behind them.
-fn lines(path: &Path, mut take: impl FnMut(&str) -> Result<bool, Fault>) -> Result<(u64, u64), AuditError> {
+/// Calls `take` with every whole line behind the first `skip` until it returns false; returns the bytes of whole lines,
+/// and those behind them. Of lines that are passed over only the length is checked.
+fn lines(path: &Path, skip: u64, mut take: impl FnMut(&str) -> Result<bool, Fault>) -> Result<(u64, u64), AuditError> {
     let file = File::open(path).map_err(AuditError::io("open", path))?;
     let mut reader = BufReader::new(file);
     let (mut line, mut number, mut whole) = (Vec::new(), 0, 0);
@@ -99,9 +100,12 @@ fn lines(path: &Path, mut take: impl FnMut(&str) -> Result<bool, Fault>) -> Resu
             // A longer line cannot be the beginning of one that was being written.
             return if read < LINE_MAX { Ok((whole, read)) } else { Err(damaged(path, number, Fault::Form)) };
         }
+        whole += read;
+        if number <= skip {
+            continue;
+        }
         line.pop();
         let text = std::str::from_utf8(&line).map_err(|_| damaged(path, number, Fault::Form))?;
-        whole += read;
         if !take(text).map_err(|fault| damaged(path, number, fault))? {
             return Ok((whole, 0));
         }
@@ -115,7 +119,7 @@ fn damaged(path: &Path, line: u64, fault: Fault) -> AuditError {
 /// Checks a file that begins behind `start`. Returns its end, and the bytes of its whole lines and behind them.
 pub(crate) fn follow(path: &Path, start: Option<Chain>) -> Result<(Chain, u64, u64), AuditError> {
     let mut chain = start;
-    let (whole, torn) = lines(path, |line| {
+    let (whole, torn) = lines(path, 0, |line| {
         chain = Some(match chain {
             Some(chain) => chain.next(line)?,
             // The first line of a log whose older files were put away is taken as it is.
@@ -132,7 +136,7 @@ pub(crate) fn follow(path: &Path, start: Option<Chain>) -> Result<(Chain, u64, u
 /// At the first line that is not what was written, with its place.
 pub fn verify_file(path: &Path) -> Result<Verified, AuditError> {
     let mut first = None;
-    lines(path, |line| {
+    lines(path, 0, |line| {
         first = Some(chain::decode(line)?.2.sequence);
         Ok(false)
     })?;
@@ -161,24 +165,30 @@ pub fn verify(directory: &Path) -> Result<Verified, AuditError> {
     Ok(Verified { first: *first, last: chain.unwrap_or(Chain::START), torn })
 }
 
-/// The lines behind number `after`, at most `limit`. Checks only that they are lines; see [`verify`].
+/// The lines behind number `after`, at most `limit`. Checks only that they are lines with the right numbers; see
+/// [`verify`].
 ///
 /// # Errors
-/// If a file cannot be read.
+/// If a file cannot be read, or a line does not have the number of its place.
 pub fn read(directory: &Path, after: u64, limit: usize) -> Result<Page, AuditError> {
     let files = files(directory)?;
-    let begin = files.iter().rposition(|(first, _)| *first <= after + 1).unwrap_or(0);
+    let begin = files.iter().rposition(|(first, _)| *first <= after.saturating_add(1)).unwrap_or(0);
     let mut page = Page::default();
-    for (_, path) in files.iter().skip(begin) {
-        lines(path, |line| {
-            let (_, _, entry) = chain::decode(line)?;
-            if entry.sequence > after {
-                page.more = page.lines.len() >= limit;
-                if page.more {
-                    return Ok(false);
-                }
-                page.lines.push(line.to_owned());
+    for (first, path) in files.iter().skip(begin) {
+        // A file's lines are numbered without gaps from its name on.
+        let skip = after.saturating_add(1).saturating_sub(*first);
+        let mut expected = first.saturating_add(skip);
+        lines(path, skip, |line| {
+            page.more = page.lines.len() >= limit;
+            if page.more {
+                return Ok(false);
             }
+            let found = chain::decode(line)?.2.sequence;
+            if found != expected {
+                return Err(Fault::Sequence { found, expected });
+            }
+            expected += 1;
+            page.lines.push(line.to_owned());
             Ok(true)
         })?;
         if page.more {

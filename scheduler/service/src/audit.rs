@@ -1,42 +1,60 @@
 //! What goes into the audit log: every call that changes something, and every call that the gate refuses.
 //!
 //! An entry is written before the caller hears of the outcome, so it survives a killed scheduler; it is synced a moment
-//! later. A log that cannot be written ends the scheduler: nobody changes anything without a trace.
+//! later. A log that cannot be written ends the scheduler: nobody changes anything without a trace. Calls hand their
+//! notes to one thread, which owns the log, so that none of them waits for a disk while it holds a thread of the runtime.
+
+mod writer;
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use http::Request;
-use partita_audit::{AuditError, AuditLog, Draft, Principal};
+use partita_audit::{AuditError, AuditLog, Chain, Draft, Principal};
 use partita_identity::serve::Peer;
-use partita_types::Timestamp;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tonic::{Code, Status};
 use tracing::warn;
 
 use crate::auth::{Caller, HostCaller, InForce};
-use crate::chain;
-use crate::driver::{Failed, Failure};
+use crate::driver::{Failure, guarded};
+use writer::{Note, Writer};
 
-/// How often the log is synced, if anything was written.
-const SYNC: Duration = Duration::from_millis(50);
-/// Refusals that are written down at once, and how much time gives room for one more. The rest is counted.
-const REFUSALS: u32 = 200;
-const REFILL: Duration = Duration::from_millis(50);
+/// Notes that wait for the log. Calls that were let in wait for room; refusals beyond it are counted.
+const QUEUE: usize = 1_024;
 
-/// Writes the audit log. Cheap to clone.
+/// Notes things in the audit log. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Auditor {
-    state: Arc<Mutex<State>>,
+    notes: mpsc::Sender<Note>,
+    /// Refusals for which there was no room.
+    suppressed: Arc<AtomicU64>,
+    last: watch::Receiver<Chain>,
+    directory: Arc<Path>,
     policies: InForce,
-    failure: Failure,
+    /// Waits for room for notes that cannot wait themselves.
+    late: TaskTracker,
 }
 
+/// The thread that writes the log. Dropping it ends the thread, too, and does not wait for that.
 #[derive(Debug)]
-struct State {
-    log: AuditLog,
-    refusals: u32,
-    refilled: Timestamp,
+pub(crate) struct AuditThread {
+    thread: std::thread::JoinHandle<()>,
+    /// Cancelled when this is dropped, which is how the thread learns of it.
+    stop: tokio_util::sync::DropGuard,
+}
+
+impl AuditThread {
+    /// Writes and syncs what was noted so far, takes nothing more, and closes the log. Blocks.
+    pub(crate) fn end(self) {
+        drop(self.stop);
+        // A panic in it was caught and reported as the failure.
+        let _ = self.thread.join();
+    }
 }
 
 /// What a call was about, once its handler knows.
@@ -62,6 +80,32 @@ pub(crate) struct Audited {
     address: String,
     action: &'static str,
     object: Object,
+}
+
+/// A call that runs. If it is dropped before its outcome is known, because its caller went away, that is noted: it may
+/// have changed something all the same.
+#[derive(Debug)]
+pub(crate) struct Running {
+    auditor: Auditor,
+    audited: Option<Audited>,
+}
+
+impl Running {
+    /// Notes the outcome; see [`Auditor::ended`].
+    pub(crate) async fn ended(mut self, refused: Option<&Status>) -> Result<(), Status> {
+        match self.audited.take() {
+            Some(audited) => self.auditor.ended(audited, refused).await,
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(audited) = self.audited.take() {
+            self.auditor.abandoned(audited);
+        }
+    }
 }
 
 impl Audited {
@@ -90,60 +134,83 @@ impl Audited {
 }
 
 impl Auditor {
-    /// Opens the log in `directory`.
-    pub(crate) fn open(directory: &Path, policies: InForce, failure: Failure) -> Result<Self, AuditError> {
+    /// Opens the log in `directory` and starts its thread.
+    pub(crate) fn start(
+        directory: &Path,
+        policies: InForce,
+        failure: Failure,
+        late: TaskTracker,
+    ) -> Result<(Self, AuditThread), AuditError> {
         let now = partita_identity::now();
         let (log, repair) = AuditLog::open(directory, now)?;
         if let Some(repair) = repair {
             warn!(path = %repair.path.display(), bytes = repair.bytes, "the audit log ended in half a line");
         }
-        let state = State { log, refusals: REFUSALS, refilled: now };
-        Ok(Self { state: Arc::new(Mutex::new(state)), policies, failure })
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        let (notes, mut queue) = mpsc::channel(QUEUE);
+        let (suppressed, published) = (Arc::<AtomicU64>::default(), watch::Sender::new(log.last()));
+        let last = published.subscribe();
+        let stop = CancellationToken::new();
+        let ended = stop.clone();
+        let mut writer = Writer::new(log, published, Arc::clone(&suppressed), now);
+        let body = move || guarded("audit", &failure, || writer.run(&mut queue, &ended));
+        let thread = std::thread::Builder::new()
+            .name("partita-audit".to_owned())
+            .spawn(body)
+            .map_err(|source| AuditError::Io { operation: "start a thread for", path: directory.to_owned(), source })?;
+        let auditor = Self { notes, suppressed, last, directory: directory.into(), policies, late };
+        Ok((auditor, AuditThread { thread, stop: stop.drop_guard() }))
     }
 
     /// Where the log is.
-    pub(crate) fn directory(&self) -> std::path::PathBuf {
-        self.state().log.directory().to_owned()
+    pub(crate) fn directory(&self) -> Arc<Path> {
+        Arc::clone(&self.directory)
     }
 
-    /// The last line.
-    pub(crate) fn last(&self) -> partita_audit::Chain {
-        self.state().log.last()
+    /// The last line. Whoever was told that something is written finds it here.
+    pub(crate) fn last(&self) -> Chain {
+        *self.last.borrow()
     }
 
-    /// Notes a call of somebody who was let in.
-    pub(crate) fn ended(&self, audited: Audited, refused: Option<&Status>) -> Result<(), Status> {
-        let draft = self.draft(audited, refused);
-        self.append(&mut self.state(), draft)
+    /// Follows a call of somebody who was let in.
+    pub(crate) fn follow(&self, audited: Audited) -> Running {
+        Running { auditor: self.clone(), audited: Some(audited) }
+    }
+
+    /// Notes a call of somebody who was let in. It is written when this returns.
+    pub(crate) async fn ended(&self, audited: Audited, refused: Option<&Status>) -> Result<(), Status> {
+        self.write(self.draft(audited, refused)).await
+    }
+
+    /// Notes a call whose caller did not wait for the outcome.
+    fn abandoned(&self, audited: Audited) {
+        let left = Status::cancelled("the caller left before the outcome was known");
+        let (written, _) = oneshot::channel();
+        let note = Note::Entry { draft: self.draft(audited, Some(&left)), written };
+        // Of a log that takes no more the scheduler knows.
+        if let Err(TrySendError::Full(note)) = self.notes.try_send(note) {
+            let notes = self.notes.clone();
+            self.late.spawn(async move { notes.send(note).await });
+        }
     }
 
     /// Notes a call that the gate refused. Of very many only some; their number is noted with the next line.
     pub(crate) fn refused(&self, audited: Audited, status: &Status) -> Result<(), Status> {
-        let draft = self.draft(audited, Some(status));
-        let mut state = self.state();
-        if state.may_note(draft.at) {
-            return self.append(&mut state, draft);
+        match self.notes.try_send(Note::Refusal(self.draft(audited, Some(status)))) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(_)) => {
+                self.suppressed.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            }
+            Err(TrySendError::Closed(_)) => Err(closed()),
         }
-        state.log.suppress();
-        Ok(())
     }
 
-    /// Notes what the scheduler did by itself.
-    pub(crate) fn own(
-        &self,
-        action: &'static str,
-        object: impl std::fmt::Display,
-        outcome: &str,
-    ) -> Result<(), Status> {
+    /// Notes what the scheduler did by itself. It is written when this returns.
+    pub(crate) async fn own(&self, action: &'static str, object: String, outcome: &str) -> Result<(), Status> {
         let audited =
             Audited { principal: Principal::Scheduler, address: String::new(), action, object: Object::default() };
         audited.object.is(object);
-        let draft = Draft { outcome: outcome.to_owned(), ..self.draft(audited, None) };
-        self.append(&mut self.state(), draft)
+        self.write(Draft { outcome: outcome.to_owned(), ..self.draft(audited, None) }).await
     }
 
     fn draft(&self, audited: Audited, refused: Option<&Status>) -> Draft {
@@ -160,43 +227,16 @@ impl Auditor {
         }
     }
 
-    fn append(&self, state: &mut State, draft: Draft) -> Result<(), Status> {
-        state.log.append(draft).map(drop).map_err(|error| self.broken(&error))
-    }
-
-    fn broken(&self, error: &AuditError) -> Status {
-        self.failure.set(Failed::new(format!("the audit log failed: {}", chain(error))));
-        Status::unavailable("the scheduler stops because its audit log cannot be written")
-    }
-
-    /// Syncs the log now and then, for ever.
-    pub(crate) async fn keep_synced(self) {
-        let mut timer = tokio::time::interval(SYNC);
-        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            timer.tick().await;
-            let Some(file) = self.state().log.take_unsynced() else { continue };
-            let synced = tokio::task::spawn_blocking(move || file.sync_data()).await;
-            if let Ok(Err(source)) = synced {
-                let path = self.directory();
-                self.broken(&AuditError::Io { operation: "sync", path, source });
-            }
-        }
+    async fn write(&self, draft: Draft) -> Result<(), Status> {
+        let (written, wait) = oneshot::channel();
+        self.notes.send(Note::Entry { draft, written }).await.map_err(|_| closed())?;
+        wait.await.map_err(|_| closed())
     }
 }
 
-impl State {
-    /// A bucket that time fills.
-    fn may_note(&mut self, now: Timestamp) -> bool {
-        let more = now.since(self.refilled).as_micros() / REFILL.as_micros();
-        if more > 0 {
-            self.refusals = self.refusals.saturating_add(u32::try_from(more).unwrap_or(u32::MAX)).min(REFUSALS);
-            self.refilled = now;
-        }
-        let may = self.refusals > 0;
-        self.refusals = self.refusals.saturating_sub(1);
-        may
-    }
+/// The log takes no more: the scheduler stops, perhaps because of just that.
+fn closed() -> Status {
+    Status::unavailable("the scheduler stops, and its audit log takes no more")
 }
 
 /// The code as the protocol spells it, in small letters.
@@ -226,26 +266,88 @@ fn name(status: &Status) -> &'static str {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_flood_of_refusals_leaves_some_lines_and_their_number() {
+    fn request(path: &'static str) -> Audited {
+        Audited::new(&mut Request::new(()), path)
+    }
+
+    fn started(directory: &Path, failure: Failure) -> (Auditor, AuditThread) {
+        Auditor::start(directory, InForce::default(), failure, TaskTracker::new()).unwrap()
+    }
+
+    fn entries(directory: &Path) -> Vec<partita_audit::Entry> {
+        let page = partita_audit::read(directory, 0, usize::MAX).unwrap();
+        page.lines.iter().map(|line| partita_audit::Line::parse(line).unwrap().entry).collect()
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_refusals_leaves_some_lines_and_their_number() {
         let directory = tempfile::tempdir().unwrap();
-        let auditor = Auditor::open(directory.path(), InForce::default(), Failure::new()).unwrap();
+        let (auditor, _thread) = started(directory.path(), Failure::new());
         let status = Status::unauthenticated("no token");
-        let refuse = || {
-            let mut request = Request::new(());
-            auditor.refused(Audited::new(&mut request, "/partita.client.v1.Jobs/List"), &status).unwrap();
-        };
-        (0..50_000).for_each(|_| refuse());
-        let written = auditor.last().sequence;
-        assert!((u64::from(REFUSALS)..25_000).contains(&written), "{written}");
-        let mut request = Request::new(());
-        auditor.ended(Audited::new(&mut request, "/partita.client.v1.Jobs/Cancel"), None).unwrap();
-        let page = partita_audit::read(directory.path(), 0, usize::MAX).unwrap();
-        let lines: Vec<_> = page.lines.iter().map(|line| partita_audit::Line::parse(line).unwrap().entry).collect();
+        for _ in 0..50_000 {
+            auditor.refused(request("/partita.client.v1.Jobs/List"), &status).unwrap();
+        }
+        auditor.ended(request("/partita.client.v1.Jobs/Cancel"), None).await.unwrap();
+        let lines = entries(directory.path());
+        assert_eq!(auditor.last().sequence, lines.len() as u64, "it is written before the caller hears of it");
+        let refusals = lines.len() - 1;
+        assert!((writer::REFUSALS as usize..25_000).contains(&refusals), "{refusals}");
         let told: u64 = lines.iter().map(|entry| entry.suppressed + 1).sum();
         assert_eq!(told, 50_001, "every call is written down or counted");
         let (first, last) = (lines.first().unwrap(), lines.last().unwrap());
         assert_eq!((first.action.as_str(), first.outcome.as_str()), ("Jobs/List", "unauthenticated: no token"));
         assert_eq!((last.action.as_str(), last.outcome.as_str()), ("Jobs/Cancel", "ok"));
+    }
+
+    #[tokio::test]
+    async fn an_ended_log_has_all_that_was_noted_and_takes_no_more() {
+        let directory = tempfile::tempdir().unwrap();
+        let (auditor, thread) = started(directory.path(), Failure::new());
+        let status = Status::unauthenticated("no token");
+        let flood = QUEUE as u64 * 8;
+        for _ in 0..flood {
+            auditor.refused(request("/partita.client.v1.Jobs/List"), &status).unwrap();
+        }
+        thread.end();
+        let lines = entries(directory.path());
+        let told: u64 = lines.iter().map(|entry| entry.suppressed + u64::from(entry.action == "Jobs/List")).sum();
+        assert_eq!(told, flood, "also those that were only counted");
+        let late = auditor.ended(request("/partita.client.v1.Jobs/Cancel"), None).await.unwrap_err();
+        assert_eq!(late.code(), Code::Unavailable);
+        assert_eq!(auditor.refused(request("/partita.client.v1.Jobs/List"), &status).unwrap_err().code(), late.code());
+        let (again, _thread) = started(directory.path(), Failure::new());
+        again.own("Policies/Read", String::new(), "ok").await.unwrap();
+        assert_eq!(partita_audit::verify(directory.path()).unwrap().last, again.last());
+    }
+
+    #[tokio::test]
+    async fn a_log_that_cannot_be_written_ends_the_scheduler_and_nobody_is_told_ok() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit");
+        let (mut log, _) = AuditLog::open(&path, partita_identity::now()).unwrap();
+        let text = "x".repeat(partita_audit::TEXT_MAX);
+        let draft = Draft {
+            at: partita_identity::now(),
+            principal: Principal::Scheduler,
+            address: String::new(),
+            action: "Policies/Read".to_owned(),
+            object: text.clone(),
+            outcome: text,
+            policy: String::new(),
+        };
+        let size =
+            || std::fs::read_dir(&path).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum::<u64>();
+        while size() < 16 << 20 {
+            log.append(draft.clone()).unwrap();
+        }
+        drop(log);
+        let failure = Failure::new();
+        let (auditor, _thread) = started(&path, failure.clone());
+        // A full file is followed by another one, for which there is no directory.
+        std::fs::remove_dir_all(&path).unwrap();
+        let refused = auditor.ended(request("/partita.client.v1.Jobs/Cancel"), None).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unavailable);
+        let failed = failure.wait().await.to_string();
+        assert!(failed.starts_with("the audit log failed: cannot create "), "{failed}");
     }
 }

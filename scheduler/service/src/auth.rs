@@ -379,12 +379,13 @@ where
             Ok(Some(audited)) => audited,
             Err(status) => return Box::pin(future::ready(Ok(status.into_http()))),
         };
-        let (call, auditor) = (self.inner.call(request), self.gate.auditor.clone());
+        let running = self.gate.auditor.follow(audited);
+        let call = self.inner.call(request);
         Box::pin(async move {
             let response = call.await?;
             // Calls that fail have their status in the header, because there is nothing else to send.
             let refused = Status::from_header_map(response.headers()).filter(|status| status.code() != Code::Ok);
-            let noted = auditor.ended(audited, refused.as_ref());
+            let noted = running.ended(refused.as_ref()).await;
             Ok(noted.map_or_else(|status| status.into_http(), |()| response))
         })
     }
@@ -395,16 +396,27 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::audit::AuditThread;
     use crate::driver::Failure;
     use partita_identity::token::Signer;
+    use tokio_util::task::TaskTracker;
 
-    /// The directory of its audit log is removed at once, which the open file does not mind.
-    fn gate() -> (Gate, Signer) {
+    /// A gate and what it needs.
+    struct Door {
+        gate: Gate,
+        signer: Signer,
+        audit: AuditThread,
+        directory: tempfile::TempDir,
+    }
+
+    fn door() -> Door {
         let signer = Signer::create("test").unwrap();
         let (directory, policies) = (tempfile::tempdir().unwrap(), InForce::default());
-        let auditor = Auditor::open(directory.path(), policies.clone(), Failure::new()).unwrap();
+        let (auditor, audit) =
+            Auditor::start(directory.path(), policies.clone(), Failure::new(), TaskTracker::new()).unwrap();
         let revocations = Revocations::open(&directory.path().join("revoked"), partita_identity::now()).unwrap();
-        (Gate::new(signer.verifier(), policies, Metrics::new().unwrap(), auditor, revocations), signer)
+        let gate = Gate::new(signer.verifier(), policies, Metrics::new().unwrap(), auditor, revocations);
+        Door { gate, signer, audit, directory }
     }
 
     fn request(path: &str, token: Option<&str>) -> Request<()> {
@@ -447,7 +459,7 @@ mod tests {
 
     #[test]
     fn every_call_refuses_callers_without_credentials() {
-        let (gate, _) = gate();
+        let Door { gate, .. } = &door();
         for (path, needs) in CALLS {
             let admitted = gate.admit(&mut request(path, None));
             match needs {
@@ -461,9 +473,9 @@ mod tests {
 
     #[test]
     fn every_call_refuses_every_role_without_its_verb() {
-        let (gate, signer) = gate();
+        let Door { gate, signer, .. } = &door();
         for role in Role::ALL {
-            let token = token(&signer, role);
+            let token = token(signer, role);
             for (path, needs) in CALLS {
                 let mut request = request(path, Some(&token));
                 let admitted = gate.admit(&mut request);
@@ -487,7 +499,7 @@ mod tests {
 
     #[test]
     fn a_host_certificate_opens_no_call_of_clients() {
-        let (gate, _) = gate();
+        let Door { gate, .. } = &door();
         let peer = Peer { address: "127.0.0.1:1".parse().unwrap(), host: Some(HostName::new("host-1").unwrap()) };
         for (path, needs) in CALLS {
             let mut request = request(path, None);
@@ -499,8 +511,8 @@ mod tests {
 
     #[test]
     fn a_token_lives_no_longer_than_its_tenants_policy_allows() {
-        let (gate, signer) = gate();
-        let token = token(&signer, Role::Viewer);
+        let Door { gate, signer, .. } = &door();
+        let token = token(signer, Role::Viewer);
         let list = "/partita.client.v1.Jobs/List";
         let text = "[tenant.team]\ntoken_lifetime = \"1m\"\n";
         let policies = partita_policy::PolicySet::parse(&[("test", text)]).unwrap();
@@ -515,8 +527,8 @@ mod tests {
 
     #[test]
     fn an_unknown_path_does_not_exist_whoever_asks() {
-        let (gate, signer) = gate();
-        let admin = token(&signer, Role::Admin);
+        let Door { gate, signer, .. } = &door();
+        let admin = token(signer, Role::Admin);
         for path in ["/partita.client.v1.Jobs/Destroy", "/", "/partita.client.v1.Jobs/List/", "/grpc.Health/Check"] {
             assert_eq!(gate.admit(&mut request(path, Some(&admin))).unwrap_err().code(), Code::Unimplemented, "{path}");
         }
@@ -524,7 +536,7 @@ mod tests {
 
     #[test]
     fn refusals_say_what_to_do_and_never_show_the_token() {
-        let (gate, _) = gate();
+        let Door { gate, .. } = &door();
         let stranger = token(&Signer::create("other").unwrap(), Role::Admin);
         for bad in [stranger.as_str(), "x.y.z", "", "eyJhbGciOiJub25lIn0.e30."] {
             let status = gate.admit(&mut request(CALLS[0].0, Some(bad))).unwrap_err();
@@ -532,5 +544,22 @@ mod tests {
             assert!(status.message().contains("; "), "{status}");
             assert!(bad.is_empty() || !status.message().contains(bad), "{status}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_call_whose_caller_leaves_is_noted_all_the_same() {
+        let Door { gate, signer, audit, directory } = door();
+        let inner =
+            tower::service_fn(|_: Request<()>| future::pending::<Result<Response<Body>, std::convert::Infallible>>());
+        let mut gated = GateLayer(gate).layer(inner);
+        let token = token(&signer, Role::Developer);
+        let call = gated.call(request("/partita.client.v1.Jobs/Submit", Some(&token)));
+        assert!(futures_util::FutureExt::now_or_never(call).is_none());
+        audit.end();
+        let page = partita_audit::read(directory.path(), 0, 2).unwrap();
+        let [line] = page.lines.as_slice() else { panic!("{page:?}") };
+        let entry = partita_audit::Line::parse(line).unwrap().entry;
+        assert_eq!(entry.action, "Jobs/Submit");
+        assert!(entry.outcome.starts_with("cancelled: the caller left"), "{entry:?}");
     }
 }

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use effects::Effects;
 pub use failure::Failed;
-pub(crate) use failure::Failure;
+pub(crate) use failure::{Failure, guarded};
 pub(crate) use handle::{Handle, NoReply, Stopped};
 
 /// Inputs that wait for the core. Whoever has more waits, down to the sockets.
@@ -147,11 +147,11 @@ pub(crate) fn start(
     let report = failure.clone();
     let writer = std::thread::Builder::new()
         .name("partita-journal".to_owned())
-        .spawn(move || failure::guarded("journal", &report, || writer.run()))?;
+        .spawn(move || guarded("journal", &report, || writer.run()))?;
     let mut core_thread = core_thread::CoreThread::new(core, steps, metrics, compaction_due);
     let core = std::thread::Builder::new()
         .name("partita-core".to_owned())
-        .spawn(move || failure::guarded("core", &failure, || core_thread.run(&mut inputs, &stop)))?;
+        .spawn(move || guarded("core", &failure, || core_thread.run(&mut inputs, &stop)))?;
     Ok((handle, Threads { core, writer }))
 }
 

@@ -80,13 +80,13 @@ impl Policies {
                     error!(error = %errors, "policies have faults; those read before stay in force");
                     metrics.policies_broken(true);
                     // If that cannot be noted, the scheduler stops.
-                    let _ = auditor.own("Policies/Read", &errors, "refused");
+                    let _ = auditor.own("Policies/Read", errors.to_string(), "refused").await;
                 }
                 Some(Ok(changed)) => {
                     info!(version = %self.version, changed = changed.len(), "policies read again");
                     metrics.policies_broken(false);
                     let names: Vec<&str> = changed.iter().map(|policy| policy.name.as_str()).collect();
-                    let _ = auditor.own("Policies/Read", format_args!("tenants {}", names.join(", ")), "ok");
+                    let _ = auditor.own("Policies/Read", format!("tenants {}", names.join(", ")), "ok").await;
                     for policy in changed {
                         handle.event(Event::TenantDefined(policy)).await?;
                     }

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
-use crate::audit::Auditor;
+use crate::audit::{AuditThread, Auditor};
 use crate::auth::{Gate, GateLayer};
 use crate::cluster::ClusterService;
 use crate::config::{ConfigError, Paths, SchedulerConfig};
@@ -122,6 +122,8 @@ pub struct Running {
     stop_driver: CancellationToken,
     tasks: TaskTracker,
     threads: Option<Threads>,
+    /// Ends last, because the ends of all calls are noted.
+    audit: Option<AuditThread>,
     failure: Failure,
 }
 
@@ -146,10 +148,13 @@ impl Running {
             warn!("calls were still open when the scheduler stopped");
         }
         self.stop_driver.cancel();
-        if let Some(threads) = self.threads.take() {
-            // Flushing may take a moment, and must not hold up the runtime.
-            let _ = tokio::task::spawn_blocking(|| threads.join()).await;
-        }
+        let (threads, audit) = (self.threads.take(), self.audit.take());
+        // Flushing may take a moment, and must not hold up the runtime. Nobody writes to the data directory afterwards.
+        let ended = tokio::task::spawn_blocking(move || {
+            threads.into_iter().for_each(Threads::join);
+            audit.into_iter().for_each(AuditThread::end);
+        });
+        let _ = ended.await;
         info!("scheduler stopped");
     }
 
@@ -212,6 +217,7 @@ pub async fn start(config: SchedulerConfig) -> Result<Running, StartError> {
         stop_driver,
         tasks: TaskTracker::new(),
         threads: Some(threads),
+        audit: None,
         failure,
     };
     let parts = Parts { config: &config, paths: &paths, identities, metrics, hub, handle };
@@ -267,8 +273,10 @@ impl Running {
             serials: Arc::default(),
         };
         let enrollment = EnrollmentService::new(signer.verifier(), certifier, redeemed);
-        let modules = ModuleService::new(handle.clone(), files, space);
-        let auditor = Auditor::open(&paths.audit, policies.in_force(), self.failure.clone())?;
+        let modules = ModuleService::new(handle.clone(), files, space.clone());
+        let (auditor, audit) =
+            Auditor::start(&paths.audit, policies.in_force(), self.failure.clone(), self.tasks.clone())?;
+        self.audit = Some(audit);
         let revocations = Revocations::open(&paths.revoked, partita_identity::now())?;
         let cluster = ClusterService::new(handle.clone(), Arc::clone(&signer), auditor.clone(), revocations.clone());
         let gate = GateLayer(Gate::new(
@@ -294,12 +302,11 @@ impl Running {
         self.tasks.spawn(answers.serve(monitor, monitor_stop));
         let names = config.certificate_names();
         self.spawn(recertify(authority, identity, names));
-        let follower = auditor.clone();
-        self.spawn(auditor.keep_synced());
         self.spawn(revocations.follow());
+        self.spawn(space.follow());
         self.spawn(async move {
             // It ends with the driver.
-            let _ = policies.follow(handle, metrics, follower).await;
+            let _ = policies.follow(handle, metrics, auditor).await;
         });
         Ok(())
     }

@@ -97,8 +97,8 @@ fn what_a_crash_left_is_removed_and_told() {
 fn refusals_that_were_only_counted_are_told_with_the_next_line() {
     let directory = tempfile::tempdir().unwrap();
     let mut log = open(directory.path());
-    log.suppress();
-    log.suppress();
+    log.suppress(1);
+    log.suppress(1);
     log.append(draft("a")).unwrap();
     log.append(draft("b")).unwrap();
     let page = read(directory.path(), 0, 10).unwrap();
@@ -130,6 +130,43 @@ fn the_chain_goes_on_in_the_next_file_and_may_lose_its_oldest() {
     let verified = verify(directory.path()).unwrap();
     assert_eq!((verified.first, verified.last.sequence), (3, 7));
     assert_eq!(open(directory.path()).append(draft("d")).unwrap(), 8);
+}
+
+#[test]
+fn a_page_begins_where_it_was_asked_to_in_any_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut log = open(directory.path());
+    for number in 1..=7 {
+        log.append(draft(&number.to_string())).unwrap();
+        if number == 3 {
+            log.size = FILE_MAX;
+        }
+    }
+    for after in 0..9 {
+        for limit in 0..9 {
+            let page = read(directory.path(), after, limit).unwrap();
+            let found: Vec<u64> = entries(&page).iter().map(|entry| entry.sequence).collect();
+            let wanted: Vec<u64> = (after + 1..=7).collect();
+            let shown = &wanted[..limit.min(wanted.len())];
+            assert_eq!((found.as_slice(), page.more), (shown, wanted.len() > limit), "{limit} behind {after}");
+        }
+    }
+    assert_eq!(read(directory.path(), u64::MAX, 1).unwrap(), Page::default());
+}
+
+#[test]
+fn a_page_passes_over_lines_without_reading_them_and_tells_of_those_that_are_missing() {
+    let (directory, path) = three();
+    let text = fs::read_to_string(&path).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let written = |lines: &[&str], after| {
+        fs::write(&path, lines.join("\n") + "\n").unwrap();
+        read(directory.path(), after, 10)
+    };
+    assert_eq!(written(&["nonsense", lines[1], lines[2]], 1).unwrap().lines, [lines[1], lines[2]]);
+    let missing = written(&[lines[0], lines[2]], 0).unwrap_err();
+    let fault = Fault::Sequence { found: 3, expected: 2 };
+    assert!(matches!(missing, AuditError::Damaged { line: 2, fault: found, .. } if found == fault));
 }
 
 #[test]

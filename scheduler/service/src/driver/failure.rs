@@ -76,7 +76,7 @@ impl Failure {
 
 /// Runs the body of a thread; an error or a panic becomes the failure. What the body borrows is dropped later, so that
 /// whoever waits for it finds the failure.
-pub(super) fn guarded(thread: &'static str, failure: &Failure, body: impl FnOnce() -> Result<(), Failed>) {
+pub(crate) fn guarded(thread: &'static str, failure: &Failure, body: impl FnOnce() -> Result<(), Failed>) {
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(())) => {}
         Ok(Err(failed)) => failure.set(failed),
