@@ -334,7 +334,18 @@ pub(crate) fn audience(kind: &str, cluster: &str) -> String {
     format!("{kind}/{cluster}")
 }
 
+/// Longest subject, in bytes.
+const SUBJECT_MAX: usize = 128;
+
 /// Whether `text` can be a subject: 1 to 128 printable characters.
 pub(crate) fn is_subject(text: &str) -> bool {
-    (1..=128).contains(&text.len()) && !text.chars().any(char::is_control)
+    (1..=SUBJECT_MAX).contains(&text.len()) && !text.chars().any(char::is_control)
+}
+
+/// Checks that a token could name `text` as its holder.
+///
+/// # Errors
+/// [`SignerError::Subject`] if not.
+pub fn check_subject(text: &str) -> Result<(), SignerError> {
+    if is_subject(text) { Ok(()) } else { Err(SignerError::Subject { subject: text.chars().take(80).collect() }) }
 }

@@ -17,7 +17,7 @@ use rustls::pki_types::pem::PemObject as _;
 use serde::{Deserialize, Serialize};
 
 use super::verify::Verifier;
-use super::{ACCESS, JOIN, LIFETIME_MAX, Role, SignerError, Token, audience, is_subject};
+use super::{ACCESS, JOIN, LIFETIME_MAX, Role, SignerError, Token, audience, check_subject};
 use crate::authority::check_cluster;
 use crate::file::{self, Access};
 use crate::random;
@@ -178,9 +178,7 @@ impl Signer {
         lifetime: Duration,
         now: Timestamp,
     ) -> Result<Token, SignerError> {
-        if !is_subject(subject) {
-            return Err(SignerError::Subject { subject: subject.chars().take(80).collect() });
-        }
+        check_subject(subject)?;
         let common = self.common(ACCESS, subject, lifetime, now)?;
         self.sign(&AccessBody { common, tenant: tenant.as_str(), role })
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use partita_core::Request;
-use partita_identity::token::{Role, Signer, SignerError};
+use partita_identity::token::{Role, Signer, SignerError, check_subject};
 use partita_protocol::client::cluster_server::Cluster;
 use partita_protocol::client::{
     AuditRequest, AuditResponse, DrainHostRequest, Empty, HostsResponse, IssueJoinTokenRequest, IssueTokenRequest,
@@ -56,7 +56,9 @@ fn revoked(request: RevokeTokensRequest) -> Result<Revoked, Status> {
         (false, true) if subject.is_empty() && token.len() <= TOKEN_ID => Ok(Revoked::Token(token)),
         (true, false) => {
             let tenant = TenantName::new(&tenant).map_err(|error| Status::invalid_argument(error.to_string()))?;
-            Ok(Revoked::Holder { tenant, subject: (!subject.is_empty()).then_some(subject) })
+            let subject = (!subject.is_empty()).then_some(subject);
+            subject.as_deref().map_or(Ok(()), check_subject).map_err(|error| not_issued(&error))?;
+            Ok(Revoked::Holder { tenant, subject })
         }
         _ => Err(Status::invalid_argument(
             "a revocation names either the id of a token, or a tenant and perhaps one holder of its tokens",

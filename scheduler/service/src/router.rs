@@ -26,7 +26,8 @@ const JOB_MESSAGE: usize = 32 << 20;
 const MODULE_MESSAGE: usize = 1 << 20;
 /// Largest message without bulk.
 const SMALL_MESSAGE: usize = 64 << 10;
-/// Largest message of a host: its hello has everything that it stores, about 70 bytes for each partition.
+/// Largest message of a host: a part of its hello with 100,000 of the partitions that it stores takes about 7 MB, and its
+/// hello has the ends of attempts that it could not report before, too.
 const HOST_MESSAGE: usize = 64 << 20;
 
 /// All services. Compression is off, so a message is as large as it looks.

@@ -10,7 +10,9 @@ use partita_identity::CertificateRequest;
 use partita_identity::token::{Role, Signer};
 use partita_protocol::client::cluster_client::ClusterClient;
 use partita_protocol::client::jobs_client::JobsClient;
-use partita_protocol::client::{Empty, IssueJoinTokenRequest, IssueTokenRequest, JobRequest, ListJobsRequest};
+use partita_protocol::client::{
+    Empty, IssueJoinTokenRequest, IssueTokenRequest, JobRequest, ListJobsRequest, RevokeTokensRequest,
+};
 use partita_protocol::host::host_message::Message as Say;
 use partita_protocol::host::sessions_client::SessionsClient;
 use partita_protocol::host::{Hello, PartitionList, RenewRequest};
@@ -116,6 +118,40 @@ async fn tokens_are_issued_within_the_policy_and_work() {
     let developer = ClusterClient::new(cluster.developer("acme"));
     let status = developer.clone().issue_token(request("admin", "acme", 0)).await.unwrap_err();
     assert_eq!(status.code(), Code::PermissionDenied);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_names_somebody_who_could_hold_a_token() {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.cluster(Role::Admin);
+    let of = |tenant: &str, subject: String| RevokeTokensRequest {
+        tenant: tenant.to_owned(),
+        subject,
+        ..Default::default()
+    };
+    for (wrong, told) in [
+        (of("acme", "x".repeat(129)), "1 to 128 printable characters"),
+        (of("acme", "a\nb".to_owned()), "1 to 128 printable characters"),
+        (RevokeTokensRequest { token: "x".repeat(129), ..Default::default() }, "a revocation names"),
+        (of("", "ann".to_owned()), "a revocation names"),
+    ] {
+        let status = soon(admin.revoke_tokens(wrong)).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+        assert!(status.message().contains(told) && status.message().len() < 300, "{status}");
+    }
+    admin.revoke_tokens(of("acme", "x".repeat(128))).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_larger_than_its_service_takes_is_refused() {
+    let cluster = Cluster::start().await;
+    let large = RevokeTokensRequest { token: "x".repeat(65 << 10), ..Default::default() };
+    let status = soon(cluster.cluster(Role::Admin).revoke_tokens(large)).await.unwrap_err();
+    assert_eq!(status.code(), Code::OutOfRange, "{status}");
+    assert!(status.message().contains("65536"), "{status}");
+    let large = ListJobsRequest { tenant: "x".repeat(33 << 20) };
+    let status = soon(cluster.jobs("acme").list(large)).await.unwrap_err();
+    assert_eq!(status.code(), Code::OutOfRange, "{status}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
