@@ -59,8 +59,8 @@ pub(crate) struct TenantFile {
 #[derive(Debug, Default, JsonSchema)]
 #[schemars(rename = "Quota", default, deny_unknown_fields)]
 pub(crate) struct QuotaFile {
-    /// Cores that tasks may keep busy at once. A task keeps one busy at most, and each that is at a host counts: 2.5
-    /// allows two tasks. Default: no further bound; at least 1.
+    /// CPU of all tasks together, in cores. A task keeps one busy at most, so 2.5 allows three tasks at once, which hosts
+    /// hold to two and a half cores together. Default: no further bound; at least 0.01.
     pub(crate) cpu: Setting<MilliCpu>,
     /// Tasks that have not ended, of all jobs together. Default 10,000,000.
     pub(crate) queued_tasks: Setting<Count>,

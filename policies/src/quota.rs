@@ -31,6 +31,16 @@ pub struct TenantPolicy {
     pub retention: Option<Duration>,
 }
 
+impl TenantPolicy {
+    /// The most CPU time per time that its tasks have on all hosts together: by its quota, and by what it is guaranteed with
+    /// what it may borrow beyond that.
+    #[must_use]
+    pub fn cpu_limit(&self) -> MilliCpu {
+        let borrowed = self.share.borrow.cpu.map_or(u64::MAX, |cpu| cpu.0);
+        self.quota.cpu.min(MilliCpu(self.share.guaranteed.cpu.0.saturating_add(borrowed)))
+    }
+}
+
 /// Hard limits of a tenant, across all hosts. Use never exceeds them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quota {
@@ -50,14 +60,15 @@ pub struct Quota {
     pub modules: u32,
     /// Size of one module.
     pub module_size: ByteSize,
-    /// Cores kept busy at once. A frame keeps one busy at most, so each counts as a whole one.
+    /// CPU time per time, of all hosts together. A frame keeps a core busy at most, so frames are counted against it as whole
+    /// cores, and hosts hold back what the last of them would use beyond it.
     pub cpu: MilliCpu,
 }
 
 impl Quota {
-    /// Frames that the tenant may have at hosts, by both limits on them.
+    /// Frames that the tenant may have at hosts, by both limits on them: a part of a core is had by one frame, too.
     #[must_use]
     pub fn frames(&self) -> u32 {
-        self.concurrent_tasks.min(u32::try_from(self.cpu.0 / 1000).unwrap_or(u32::MAX))
+        self.concurrent_tasks.min(u32::try_from(self.cpu.0.div_ceil(1000)).unwrap_or(u32::MAX))
     }
 }

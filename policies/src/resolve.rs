@@ -62,7 +62,9 @@ const BYTES_MAX: ByteSize = ByteSize::gib(1 << 20);
 
 /// A million cores: more than any cluster.
 const CPU_MAX: MilliCpu = MilliCpu(1_000_000_000);
-/// Less than a core cannot be guaranteed: a task needs one.
+/// The least that a tenant may be held to: with less, a task would get a slice of milliseconds now and then.
+const CPU_RATE_LEAST: MilliCpu = MilliCpu(10);
+/// Less than a core cannot be guaranteed: guarantees are whole places for tasks, which are given back by stopping tasks.
 const CPU_LEAST: MilliCpu = MilliCpu(1000);
 
 /// Most datasets of a tenant, and most patterns of a dataset.
@@ -177,7 +179,7 @@ impl Resolver<'_, '_> {
                 ByteSize::mib(32),
                 (ByteSize::kib(1), ByteSize::mib(256)),
             ),
-            cpu: self.ranged("quota.cpu", &file.cpu, CPU_MAX, (CPU_LEAST, CPU_MAX)),
+            cpu: self.ranged("quota.cpu", &file.cpu, CPU_MAX, (CPU_RATE_LEAST, CPU_MAX)),
         }
     }
 
@@ -193,8 +195,8 @@ impl Resolver<'_, '_> {
         let most = Resources { cpu: CPU_MAX, memory: BYTES_MAX, stored: BYTES_MAX };
         let borrow = self.bounds("borrow", &file.borrow, most, None);
         if let (Some(Found { at, .. }), Some(cpu)) = (&file.borrow.cpu.0, borrow.cpu)
-            && guaranteed.cpu < CPU_LEAST
-            && cpu < CPU_LEAST
+            && guaranteed.cpu < CPU_RATE_LEAST
+            && cpu < CPU_RATE_LEAST
         {
             self.faults.add(*at, Problem::Never { key: self.key("borrow.cpu"), value: cpu.show() });
         }

@@ -114,8 +114,8 @@ fn zero_is_no_limit_and_no_quota() {
         "a.toml:2:10: tenant.acme.maxima.memory: 0 B is too small, the least is 1 MiB",
     );
     assert_fault(
-        "[tenant.acme.quota]\ncpu = 0.5\n",
-        "a.toml:2:7: tenant.acme.quota.cpu: 0.500 cores is too small, the least is 1 cores",
+        "[tenant.acme.quota]\ncpu = 0.009\n",
+        "a.toml:2:7: tenant.acme.quota.cpu: 0.009 cores is too small, the least is 0.010 cores",
     );
     assert_fault(
         "[tenant.acme]\nweight = -1\n",
@@ -185,11 +185,11 @@ fn a_guarantee_lies_within_the_quota_and_what_is_lent_within_the_guarantee() {
 }
 
 #[test]
-fn a_tenant_without_a_guarantee_may_borrow_a_whole_core() {
+fn a_tenant_without_a_guarantee_may_borrow_some_cpu() {
     assert_fault(
-        "[tenant.acme.borrow]\ncpu = 0.5\n",
-        "a.toml:2:7: tenant.acme.borrow.cpu: 0.500 cores and no guarantee leave the tenant less than the core that every \
-         task takes, so it could never run anything; allow at least 1, or guarantee a core",
+        "[tenant.acme.borrow]\ncpu = 0\n",
+        "a.toml:2:7: tenant.acme.borrow.cpu: 0 cores and no guarantee leave the tenant less than the least that it can be \
+         held to, so it could never run anything; allow at least 0.01, or guarantee a core",
     );
 }
 

@@ -27,7 +27,7 @@ fn the_sample_says_what_its_comments_say() {
     let analytics = set.get(&tenant("analytics")).unwrap();
     assert_eq!(analytics.quota.weight, 2);
     assert_eq!((analytics.quota.concurrent_tasks, analytics.quota.cpu), (64, MilliCpu(12_500)));
-    assert_eq!(analytics.quota.frames(), 12, "12.5 cores allow 12 tasks, fewer than the 64 written");
+    assert_eq!(analytics.quota.frames(), 13, "12.5 cores allow 13 tasks, fewer than the 64 written");
     assert_eq!(analytics.share.cohort.as_ref().map(CohortName::as_str), Some("reporting"));
     let guaranteed = Resources { cpu: MilliCpu(8000), memory: ByteSize::gib(16), stored: ByteSize::gib(20) };
     assert_eq!(analytics.share.guaranteed, guaranteed);
@@ -111,4 +111,14 @@ fn the_committed_schema_is_current() {
         json_schema(),
         "run: cargo run -p partita-policy --example schema > policies/schema.json"
     );
+}
+
+#[test]
+fn a_part_of_a_core_is_enough_for_one_task() {
+    let policy = |text: &str| PolicySet::parse(&[("a.toml", text)]).unwrap().get(&tenant("acme")).unwrap().clone();
+    let half = policy("[tenant.acme.quota]\ncpu = 0.5\n");
+    assert_eq!((half.quota.frames(), half.cpu_limit()), (1, MilliCpu(500)));
+    let borrowing = policy("[tenant.acme.guaranteed]\ncpu = 1\n[tenant.acme.borrow]\ncpu = 0.25\n");
+    assert_eq!(borrowing.cpu_limit(), MilliCpu(1250), "what it is guaranteed, and what it may borrow");
+    assert_eq!(policy("[tenant.acme]\n").cpu_limit(), MilliCpu(1_000_000_000));
 }

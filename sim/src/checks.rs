@@ -9,6 +9,7 @@ mod features;
 mod moving;
 mod placing;
 mod quarantine;
+mod rates;
 mod watching;
 
 pub(crate) use moving::drained_hosts_have_nothing_that_counts;
@@ -57,6 +58,8 @@ pub(crate) struct History {
     pub(crate) conduct: conduct::Conduct,
     /// Every attempt that was ever sent to a host, in whatever life of the scheduler.
     sent: BTreeSet<AttemptId>,
+    /// What hosts were told in this life of the scheduler.
+    rates: rates::Told,
     /// Replies to what the simulation itself asked.
     pub(crate) answers: BTreeMap<u64, Reply>,
     events: u64,
@@ -116,6 +119,10 @@ impl World {
             Action::Command { host, command: HostCommand::Copy { partitions, .. } } => {
                 self.copies_go_to_hosts_that_take_part(*host, partitions)
             }
+            Action::Command { host, command: HostCommand::Welcome { tenants } | HostCommand::Tenants(tenants) } => {
+                self.history.rates.note(*host, tenants);
+                Ok(())
+            }
             Action::Command { .. } | Action::Reply { .. } | Action::Disconnect { .. } => Ok(()),
         }
     }
@@ -157,6 +164,7 @@ impl World {
     pub(crate) fn check_after_event(&mut self) -> Checked {
         self.history.events += 1;
         self.limits_that_were_lowered_are_approached()?;
+        self.parts_of_a_limit_are_no_more_than_it()?;
         self.higher_priority_goes_first()?;
         if self.history.events.is_multiple_of(self.plan.check_every.max(1)) {
             self.check_everything()?;

@@ -29,6 +29,11 @@ impl Plan {
             let change = |_| change(&mut policies, &self.tenants);
             self.changes = (0..4).map(change).collect();
         }
+        let mut limits = random.fork();
+        if limits.chance(35) {
+            self.tenants.iter_mut().for_each(|tenant| limit_cpu(&mut limits, tenant));
+            self.changes.iter_mut().for_each(|change| limit_cpu(&mut limits, &mut change.policy));
+        }
     }
 
     /// Lets the journal be compacted at times, and be moved.
@@ -41,6 +46,19 @@ impl Plan {
         }
         if random.chance(15) && !quiet {
             self.faults.push(Fault { at: random.below(end), what: FaultKind::Move { again: random.below(5_000) } });
+        }
+    }
+}
+
+/// Gives a tenant to which nothing is guaranteed a limit of CPU, mostly one that counting frames does not keep.
+fn limit_cpu(random: &mut Random, tenant: &mut TenantPlan) {
+    let limits = random.chance(60);
+    let (quota, cpu) = (random.chance(70), random.between(10, 350) * 10);
+    if limits && tenant.guaranteed == 0 {
+        if quota {
+            tenant.cpu = Some(cpu);
+        } else {
+            tenant.borrow = Some(cpu);
         }
     }
 }

@@ -9,8 +9,8 @@ use partita_host_logic::ledger::Ledger;
 use partita_host_logic::{Logic, Retracted, WorkId};
 use partita_testkit::{Random, Run};
 use partita_types::{
-    ArrayHeader, ArrayIndex, ByteSize, ContentHash, DatasetPlan, Features, Frame, HostCapacity, HostName, Incarnation,
-    Isolation, JobId, OutputInfo, PartitionId, Report, StoredPartition,
+    ArrayHeader, ArrayIndex, ByteSize, ContentHash, DatasetPlan, Features, Frame, HostCapacity, HostName, HostTenant,
+    Incarnation, Isolation, JobId, MilliCpu, OutputInfo, PartitionId, Report, StoredPartition, TenantId,
 };
 
 use crate::Checked;
@@ -21,6 +21,8 @@ use crate::world::{Step, World};
 
 /// Room for partitions, if the plan does not say.
 const PARTITIONS: ByteSize = ByteSize::gib(16);
+/// Tasks of a tenant with less than this do not get on. Every limit of a plan is higher, divided among all hosts.
+const HELD_BACK: MilliCpu = MilliCpu(2);
 /// Reports that a host may repeat in its next session.
 const REPORTS_KEPT: usize = 3;
 
@@ -68,6 +70,8 @@ pub(crate) struct SimHost {
     pub(crate) copying: Copying,
     /// Partitions that it lost by itself, in this life of its process.
     pub(crate) evicted: BTreeSet<PartitionId>,
+    /// What tenants may use of its CPU, those of them that have a limit.
+    rates: BTreeMap<TenantId, MilliCpu>,
 }
 
 impl SimHost {
@@ -105,6 +109,7 @@ impl SimHost {
             old_news: None,
             copying: Copying::default(),
             evicted: BTreeSet::new(),
+            rates: BTreeMap::new(),
         }
     }
 
@@ -169,6 +174,21 @@ impl SimHost {
         }
     }
 
+    fn take_tenants(&mut self, tenants: &[HostTenant]) {
+        for tenant in tenants {
+            self.logic.set_weight(tenant.id, tenant.weight);
+            match tenant.cpu {
+                Some(cpu) => drop(self.rates.insert(tenant.id, cpu)),
+                None => drop(self.rates.remove(&tenant.id)),
+            }
+        }
+    }
+
+    /// Whether tasks of a tenant stand still, because it may use next to nothing of the CPU here.
+    pub(crate) fn holds_back(&self, tenant: TenantId) -> bool {
+        self.rates.get(&tenant).is_some_and(|cpu| *cpu < HELD_BACK)
+    }
+
     /// A stored partition to lose.
     pub(crate) fn pick_partition(&self, random: &mut Random) -> Option<PartitionId> {
         let stored = self.store.len() as u64;
@@ -209,9 +229,7 @@ impl World {
         }
         match command {
             HostCommand::Welcome { tenants } => {
-                for tenant in &tenants {
-                    host.logic.set_weight(tenant.id, tenant.weight);
-                }
+                host.take_tenants(&tenants);
                 if !std::mem::replace(&mut host.welcomed, true) {
                     self.repeat_reports(position);
                     self.tell_seen(position);
@@ -254,6 +272,7 @@ impl World {
                 self.say(position, HostMessage::DatasetPlanned { request, result });
             }
             HostCommand::InspectModule { .. } => {}
+            HostCommand::Tenants(tenants) => host.take_tenants(&tenants),
             HostCommand::Copy { order, source, partitions } => self.begin_copy(position, order, &source, &partitions),
         }
         Ok(())

@@ -15,6 +15,9 @@ const SEEN: (u64, u64) = (250_000, 500_000);
 /// How long ends gather before they are reported.
 const GATHER: u64 = 2_000;
 
+/// After what time to look again at a task that stands still for want of CPU.
+const STANDSTILL: u64 = 20_000;
+
 /// A core of a host that runs a frame.
 #[derive(Debug)]
 pub(crate) struct Lane {
@@ -246,6 +249,10 @@ impl World {
         let lane = host.lanes[number].as_ref().filter(|lane| current && lane.serial == serial);
         let Some(lane) = lane else { return Ok(()) };
         let (run, behaviour) = (lane.run().clone(), lane.behaviour);
+        if self.hosts[position].holds_back(run.attempt.task.job.tenant) {
+            self.plan_step(STANDSTILL, Step::EndTask { host: position, process, lane: number, serial });
+            return Ok(());
+        }
         self.check_outputs(&run)?;
         self.end_task(position, number, &run, behaviour);
         Ok(())

@@ -71,6 +71,8 @@ pub struct TenantPlan {
     pub retention: Option<u64>,
     /// How long a task may wait that no host could run, in milliseconds.
     pub unrunnable_after: Option<u64>,
+    /// CPU of all its tasks together, in thousandths of a core; without bound, if not given.
+    pub cpu: Option<u64>,
 }
 
 impl Default for TenantPlan {
@@ -87,6 +89,7 @@ impl Default for TenantPlan {
             cohort: None,
             retention: None,
             unrunnable_after: None,
+            cpu: None,
         }
     }
 }
@@ -100,6 +103,7 @@ impl TenantPlan {
         policy.quota.concurrent_memory = ByteSize::mib(self.concurrent_memory);
         policy.quota.queued_tasks = self.queued_tasks;
         policy.quota.running_jobs = self.running_jobs;
+        policy.quota.cpu = self.cpu.map_or(policy.quota.cpu, MilliCpu);
         policy.share.guaranteed.cpu = MilliCpu(self.guaranteed);
         policy.share.borrow.cpu = self.borrow.map(MilliCpu);
         policy.share.lend.cpu = self.lend.map(MilliCpu);

@@ -111,6 +111,11 @@ fn a_last_copy_that_is_dropped_in_a_move_is_found() {
 }
 
 #[test]
+fn rates_that_are_not_divided_anew_when_a_frame_ends_are_found() {
+    is_found("rates-outlive-frames", 20, &["rates_follow_frames"]);
+}
+
+#[test]
 fn no_planted_fault_is_without_a_test() {
     let tests = include_str!("planted.rs");
     for plant in Plant::all() {

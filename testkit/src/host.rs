@@ -6,7 +6,8 @@ use partita_core::{HostCommand, HostHello, HostMessage};
 use partita_types::{
     ArrayHeader, ArrayIndex, AttemptId, ByteSize, Cause, ContentHash, CpuTime, DatasetName, DatasetPlan, FailedAttempt,
     Failure, Features, Frame, FrameId, FunctionInfo, HeldFrame, HostCapacity, HostName, Incarnation, InputGroup,
-    Isolation, JobId, MoveId, OutputInfo, PartitionId, Report, StoredPartition, SucceededBatch, Usage,
+    Isolation, JobId, MilliCpu, MoveId, OutputInfo, PartitionId, Report, StoredPartition, SucceededBatch, TenantId,
+    Usage,
 };
 
 use crate::reference::Digest;
@@ -58,6 +59,8 @@ pub struct HostModel {
     pub copies: bool,
     /// Orders to copy that it has not carried out: the name of the source, and what to copy.
     pub told_to_copy: Vec<(MoveId, HostName, Vec<StoredPartition>)>,
+    /// What each tenant may use of its CPU, as it was told last.
+    pub rates: BTreeMap<TenantId, Option<MilliCpu>>,
 }
 
 /// One task of a frame, about to end.
@@ -109,6 +112,7 @@ impl HostModel {
             asked_back: Vec::new(),
             copies: true,
             told_to_copy: Vec::new(),
+            rates: BTreeMap::new(),
         }
     }
 
@@ -170,7 +174,10 @@ impl HostModel {
     /// If it is told nonsense.
     pub fn on_command(&mut self, command: HostCommand) -> Vec<HostMessage> {
         match command {
-            HostCommand::Welcome { .. } => Vec::new(),
+            HostCommand::Welcome { tenants } | HostCommand::Tenants(tenants) => {
+                self.rates.extend(tenants.iter().map(|tenant| (tenant.id, tenant.cpu)));
+                Vec::new()
+            }
             HostCommand::Assign { arrays, frames } => {
                 for header in arrays {
                     self.told.insert((header.job, header.array));

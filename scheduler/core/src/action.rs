@@ -48,9 +48,9 @@ pub enum Action {
 /// What a host shall do.
 #[derive(Debug, Clone, PartialEq)]
 pub enum HostCommand {
-    /// Answers a hello, and later tells what changed. The driver adds the host's ticket key.
+    /// Answers a hello. The driver adds the host's ticket key.
     Welcome {
-        /// All tenants; later those that changed, or more.
+        /// All tenants.
         tenants: Vec<HostTenant>,
     },
     /// Run frames. Sources have no tickets yet; the driver makes them.
@@ -97,6 +97,8 @@ pub enum HostCommand {
         /// What to copy; all of one job.
         partitions: Vec<StoredPartition>,
     },
+    /// What is new of some tenants. It has been welcomed before.
+    Tenants(Vec<HostTenant>),
 }
 
 /// The answer to a request.

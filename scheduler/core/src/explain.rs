@@ -77,7 +77,9 @@ impl Core {
         let host = &self.hosts[frame.host.0 as usize];
         let how = if host.is_attached() { "" } else { ", which is detached and may come back" };
         let why = if frame.speculative { " (speculative: an earlier one runs for very long)" } else { "" };
-        Some(format!("attempt {number}{why} is at host {}{how}", host.name))
+        let rates = self.tenants.get(frame.job.tenant.0 as usize).and_then(|tenant| tenant.rates.as_ref());
+        let rate = rates.map(|rates| format!(", where its tenant may use {}", rates.told(host.id)));
+        Some(format!("attempt {number}{why} is at host {}{how}{}", host.name, rate.unwrap_or_default()))
     }
 
     fn explain_waiting(&self, job: &Job, array: u32, index: u32) -> String {
@@ -191,7 +193,9 @@ pub(crate) fn explain_hold(hold: &Hold, tenant: &Tenant) -> String {
             format!("tenant {name} runs as many tasks at once as its limit concurrent_tasks allows: {limit}")
         }
         Hold::Cpu { limit } => {
-            format!("tenant {name} runs as many tasks at once as its limit cpu allows, one for each core: {limit}")
+            format!(
+                "tenant {name} runs as many tasks at once as its limit cpu allows, one for each core or part of one: {limit}"
+            )
         }
         Hold::ConcurrentMemory { needed, used, limit } => format!(
             "each needs {} of memory, and tenant {name} uses {} of its limit concurrent_memory, {}",
@@ -215,7 +219,7 @@ pub(crate) fn explain_hold(hold: &Hold, tenant: &Tenant) -> String {
             ByteSize(*largest)
         ),
         Hold::Share(Withheld::Borrowing(excess)) => format!(
-            "tenant {name} would use {}, which is its guarantee with what it may borrow",
+            "tenant {name} would use {}, which is its guarantee with what it may borrow, in whole cores",
             explain_excess(excess)
         ),
         Hold::Share(Withheld::Kept(excess)) => format!(

@@ -67,6 +67,8 @@ impl Core {
         frames_are_where_their_needs_are_met(self)?;
         copies_count_only_beside_another(self)?;
         moves_are_bounded(self)?;
+        self.rates_stay_within_their_limit()?;
+        self.rates_follow_frames()?;
         a_drained_host_has_nothing(self)?;
         self.at_most_two_attempts_of_a_task_run()
     }

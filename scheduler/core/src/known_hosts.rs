@@ -82,11 +82,13 @@ impl KnownHosts {
         self.awaited.as_ref().map(|(_, until)| *until)
     }
 
-    /// Waits no longer than it was to.
-    pub(crate) fn stop_waiting(&mut self, now: Timestamp) {
-        if self.awaited_until().is_some_and(|until| until <= now) {
+    /// Waits no longer than it was to. Returns whether it stops waiting.
+    pub(crate) fn stop_waiting(&mut self, now: Timestamp) -> bool {
+        let stops = self.awaited_until().is_some_and(|until| until <= now);
+        if stops {
             self.awaited = None;
         }
+        stops
     }
 
     fn arrived(&mut self, name: &HostName) {

@@ -44,6 +44,7 @@ mod planted;
 mod preemption;
 mod questions;
 mod ranges;
+mod rates;
 mod reattach;
 mod record;
 mod recovery;
@@ -76,7 +77,7 @@ pub use view::{
     ArrayView, Contents, DrainView, Explanation, HostView, JobTotals, JobView, LeftView, TaskCounts, TenantView,
 };
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use partita_policy::TenantPolicy;
 use partita_types::{HostId, HostName, Incarnation, JobId, TenantId, TenantName, Timestamp};
@@ -136,6 +137,8 @@ pub struct Core {
     moves: Moves,
     /// Frames ever handed out.
     handed_out: u64,
+    /// Tenants whose frames have changed since hosts were told their parts of its limit.
+    undivided: BTreeSet<TenantId>,
 }
 
 impl Core {
@@ -175,6 +178,7 @@ impl Core {
         self.place_work(actions);
         self.retract_work(actions);
         self.move_data(actions);
+        self.divide_rates(actions);
         let anything_waits = self.tenants.iter().any(|tenant| !tenant.runnable.is_empty());
         self.unrunnable.watch(self.now, anything_waits);
         debug_assert_eq!(self.check_cheap_invariants(), Ok(()));
@@ -188,11 +192,12 @@ impl Core {
         let Some(id) = self.tenant_names.get(&policy.name).copied() else { return };
         self.entitle(id.0 as usize, &policy);
         let tenant = &mut self.tenants[id.0 as usize];
-        tenant.policy = Some(policy);
+        tenant.policy = Some(policy.clone());
         tenant.above_limits = !tenant.is_within_limits();
-        let tenants: Vec<_> = self.tenants.iter().filter_map(Tenant::for_hosts).collect();
+        self.set_rates(id.0 as usize, &policy);
+        let tenant = &self.tenants[id.0 as usize];
         for host in self.hosts.iter().filter(|host| host.is_attached()) {
-            let command = HostCommand::Welcome { tenants: tenants.clone() };
+            let command = HostCommand::Tenants(tenant.for_host(host.id).into_iter().collect());
             actions.push(Action::Command { host: host.id, command });
         }
     }

@@ -32,6 +32,7 @@ impl Core {
         let mut assignments = Assignments::new();
         // A second round for those whom the first frames of others have left more.
         while self.place_round(&mut assignments) {}
+        self.divide_rates(actions);
         send(assignments, actions);
         self.reclaim_guarantees(actions);
     }
@@ -130,6 +131,7 @@ impl Core {
         usage.memory += frame.memory;
         usage.expected = usage.expected.saturating_add(frame.expected);
         usage.cpu_thirds += u64::from(frame_cpu(frame.long));
+        self.rate_frame(frame.job.tenant, frame.host);
         self.frames.put(slot, frame);
     }
 }

@@ -32,11 +32,13 @@ pub enum Bug {
     DoubleStartOnRetraction,
     /// A source is told to delete as soon as the target is told to copy, whatever becomes of the copy.
     LastCopyDroppedInMove,
+    /// Hosts are not told anew what they have of a limit of CPU when a frame ends.
+    RatesOutliveFrames,
 }
 
 impl Bug {
     /// Every bug.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::StaleAttemptAccepted,
         Self::QuotaKeptOnHostLoss,
         Self::LostWakeUp,
@@ -49,6 +51,7 @@ impl Bug {
         Self::LoserRunsOn,
         Self::DoubleStartOnRetraction,
         Self::LastCopyDroppedInMove,
+        Self::RatesOutliveFrames,
     ];
 
     /// How it is called on a command line.
@@ -67,6 +70,7 @@ impl Bug {
             Self::LoserRunsOn => "loser-runs-on",
             Self::DoubleStartOnRetraction => "double-start-on-retraction",
             Self::LastCopyDroppedInMove => "last-copy-dropped-in-move",
+            Self::RatesOutliveFrames => "rates-outlive-frames",
         }
     }
 }

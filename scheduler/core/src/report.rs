@@ -229,6 +229,7 @@ impl Core {
             host.give_resources(needs);
         }
         self.stragglers.copies -= u32::from(frame.speculative);
+        self.unrate_frame(frame.job.tenant, frame.host);
         let kept = kept || frame.speculative && self.has(Bug::LoserKeepsReservation);
         let usage = &mut self.tenants[frame.job.tenant.0 as usize].usage;
         if kept {

@@ -11,7 +11,6 @@ use crate::drain::Drain;
 use crate::event::HostHello;
 use crate::host::{Host, Presence};
 use crate::planted::Bug;
-use crate::tenant::Tenant;
 use crate::timers::HOST_TIMEOUT;
 
 impl Core {
@@ -28,7 +27,7 @@ impl Core {
             actions.push(Action::Disconnect { host: id, reason: "a newer session of it was opened" });
         }
         self.open_session(id, &hello);
-        let tenants = self.tenants.iter().filter_map(Tenant::for_hosts).collect();
+        let tenants = self.tenants.iter().filter_map(|tenant| tenant.for_host(id)).collect();
         actions.push(Action::Command { host: id, command: HostCommand::Welcome { tenants } });
         self.moves.returning = self.forget_copies_at(id);
         let mut gone = self.unlocate_host(id);
@@ -40,6 +39,7 @@ impl Core {
         self.send_drops(id, &drops, actions);
         self.reconcile(id, held, actions);
         self.host_arrived(&name);
+        self.divide_all_rates();
         self.rebuild_needed(gone, Some(id), actions);
         self.ask_again(id, actions);
     }
@@ -96,6 +96,7 @@ impl Core {
         self.prefer_other_copies(id);
         self.forget_flights_to(id);
         self.hosts[id.0 as usize].presence = Presence::Detached { until };
+        self.divide_all_rates();
         self.set_outputs_away(id, true);
         self.retractions.forget_host(id);
         self.uploads.forget_host(id);
@@ -105,6 +106,7 @@ impl Core {
     pub(crate) fn declare_lost(&mut self, id: HostId, actions: &mut Vec<Action>) {
         self.set_outputs_away(id, false);
         self.hosts[id.0 as usize].presence = Presence::Lost;
+        self.divide_all_rates();
         self.forget_copies_at(id);
         let gone = self.unlocate_host(id);
         self.take_back_all(id, "it was lost", actions);

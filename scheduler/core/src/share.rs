@@ -95,12 +95,17 @@ const fn thirds(cpu: MilliCpu) -> u64 {
     cpu.0.saturating_mul(FRAMES_PER_CORE as u64) / 1000
 }
 
+/// As frames count; a part of a core is had by a frame, too.
+const fn whole_cores(cpu: MilliCpu) -> u64 {
+    cpu.0.div_ceil(1000).saturating_mul(FRAMES_PER_CORE as u64)
+}
+
 /// What the policy of a tenant says about shares, as numbers to compare with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Entitlement {
     pub(crate) weight: u32,
     pub(crate) guaranteed: Amount,
-    /// The guarantee, and what may be borrowed beyond it.
+    /// The guarantee, and what may be borrowed beyond it: of cores whole ones, because hosts see to the rest.
     pub(crate) most: Amount,
     /// The part of the guarantee that is never lent.
     pub(crate) kept: Amount,
@@ -126,7 +131,7 @@ impl Entitlement {
             stored: share.guaranteed.stored.0,
         };
         let borrowed = Amount {
-            cpu: cpu(share.borrow.cpu, u64::MAX),
+            cpu: u64::MAX,
             memory: bytes(share.borrow.memory, u64::MAX),
             stored: bytes(share.borrow.stored, u64::MAX),
         };
@@ -136,7 +141,9 @@ impl Entitlement {
             stored: bytes(share.lend.stored, u64::MAX),
         };
         let weight = policy.quota.weight.max(1);
-        Self { weight, guaranteed, most: guaranteed.plus(borrowed), kept: guaranteed.beyond(lent), cohort }
+        let beyond = |cpu: MilliCpu| whole_cores(MilliCpu(share.guaranteed.cpu.0.saturating_add(cpu.0)));
+        let most = Amount { cpu: share.borrow.cpu.map_or(u64::MAX, beyond), ..guaranteed.plus(borrowed) };
+        Self { weight, guaranteed, most, kept: guaranteed.beyond(lent), cohort }
     }
 
     /// Whether use stays within the guarantee for running tasks. Who is guaranteed cores only gets the memory that the tasks

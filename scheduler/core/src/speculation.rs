@@ -151,6 +151,7 @@ impl Core {
             let attempt = AttemptId { task, number };
             self.commit(Record::Speculated { attempt, host, at: self.now }, actions);
         }
+        self.divide_rates(actions);
         send(assignments, actions);
     }
 

@@ -4,15 +4,14 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use partita_policy::TenantPolicy;
-use partita_types::{
-    ArrayIndex, ByteSize, CpuTime, HostTenant, JobId, ModuleId, ModuleInfo, TenantId, TenantName, Timestamp,
-};
+use partita_types::{ArrayIndex, ByteSize, CpuTime, JobId, ModuleId, ModuleInfo, TenantId, TenantName, Timestamp};
 
 use crate::event::IdempotencyKey;
 use crate::history::Quarantine;
 use crate::job::Job;
 use crate::learned::RunTimes;
 use crate::preemption::Starving;
+use crate::rates::Rates;
 use crate::reuse::Known;
 use crate::share::{Amount, Entitlement};
 use crate::view::TenantView;
@@ -87,6 +86,8 @@ pub(crate) struct Tenant {
     pub(crate) known: Known,
     /// Whether it still uses more than a policy allows that was lowered meanwhile. Frames that run are not stopped for that.
     pub(crate) above_limits: bool,
+    /// How hosts keep its limit of CPU, if counting frames does not.
+    pub(crate) rates: Option<Box<Rates>>,
 }
 
 impl Tenant {
@@ -109,6 +110,7 @@ impl Tenant {
             ended: BTreeSet::new(),
             known: Known::default(),
             above_limits: false,
+            rates: None,
         }
     }
 
@@ -191,18 +193,6 @@ impl Tenant {
         // Stored bytes are bounded when frames start, not while these write.
         let running = Amount { stored: 0, ..self.used() };
         self.policy.as_ref().is_none_or(within) && running.excess(self.entitlement.most).is_none()
-    }
-
-    /// What hosts are told of it, once its policy is known.
-    pub(crate) fn for_hosts(&self) -> Option<HostTenant> {
-        let policy = self.policy.as_ref()?;
-        Some(HostTenant {
-            id: self.id,
-            name: self.name.clone(),
-            weight: policy.quota.weight,
-            datasets: policy.datasets.clone(),
-            cpu: None,
-        })
     }
 
     pub(crate) fn view(&self) -> Option<TenantView> {

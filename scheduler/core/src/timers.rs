@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use partita_types::{AttemptId, FrameId, JobId, Timestamp};
+use partita_types::{AttemptId, FrameId, JobId, TenantId, Timestamp};
 
 use crate::Core;
 use crate::action::Action;
@@ -32,6 +32,8 @@ pub(crate) enum Timer {
     Deadline(JobId),
     /// This attempt, which was seen running then, may have become a straggler.
     Straggles(AttemptId, Timestamp),
+    /// The limit of CPU of a tenant may be divided anew.
+    Divide(TenantId),
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -147,9 +149,12 @@ impl Core {
                 // The frames that are handed out after every event are all there is to do.
                 Timer::LookAgain => {}
                 Timer::Straggles(attempt, since) => self.look_at_straggler(attempt, since, actions),
+                Timer::Divide(tenant) => self.divide_again(tenant),
             }
         }
-        self.known_hosts.stop_waiting(now);
+        if self.known_hosts.stop_waiting(now) {
+            self.divide_all_rates();
+        }
         if self.timers.end_recovery(now) {
             self.give_up_unknown(actions);
             self.give_up_absent(actions);

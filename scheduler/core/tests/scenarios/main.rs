@@ -17,6 +17,7 @@ mod losses;
 mod memoisation;
 mod placement;
 mod quotas;
+mod rates;
 mod reattach;
 mod restart;
 mod results;

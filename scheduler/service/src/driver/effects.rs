@@ -14,7 +14,7 @@ use partita_protocol::host::scheduler_message::Message;
 use partita_protocol::host::{
     AttemptList, CopyPartitions, InspectModule, PartitionList, PlanDataset, SchedulerMessage,
 };
-use partita_types::{HostId, Welcome};
+use partita_types::{HostId, HostTenant, Welcome};
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
@@ -131,16 +131,16 @@ impl Effects {
     fn command(&mut self, host: HostId, command: HostCommand) {
         let message = match command {
             HostCommand::Welcome { tenants } => {
-                // Attached hosts are welcomed again when a policy changes.
                 if let Some(link) = self.arriving.remove(&host)
                     && let Some(earlier) = self.sessions.insert(host, link)
                 {
                     earlier.closed.cancel();
                 }
                 self.metrics.sessions.set(i64::try_from(self.sessions.len()).unwrap_or(i64::MAX));
-                let TicketKey(ticket_key) = self.tickets.key(host);
-                Message::Welcome(Welcome { host, heartbeat: HEARTBEAT, ticket_key, tenants }.into())
+                self.welcome(host, tenants)
             }
+            // The same words as in the beginning of a session; it names those only of which something is new.
+            HostCommand::Tenants(tenants) => self.welcome(host, tenants),
             HostCommand::Assign { arrays, mut frames } => {
                 let Some(link) = self.sessions.get(&host) else { return };
                 for frame in &mut frames {
@@ -184,6 +184,11 @@ impl Effects {
             }
         };
         self.message(host, message);
+    }
+
+    fn welcome(&mut self, host: HostId, tenants: Vec<HostTenant>) -> Message {
+        let TicketKey(ticket_key) = self.tickets.key(host);
+        Message::Welcome(Welcome { host, heartbeat: HEARTBEAT, ticket_key, tenants }.into())
     }
 
     fn message(&mut self, host: HostId, message: Message) -> bool {
