@@ -1,4 +1,4 @@
-//! Who may call what: one table, and one layer in front of all services, which also notes who changed what.
+//! One layer in front of all services: who calls, whether the table allows it (`rights`), and who changed what.
 //!
 //! Clients show a token, hosts the certificate of their connection. The layer puts a [`Caller`] or a [`HostCaller`]
 //! into the request, and services take identities from nowhere else.
@@ -23,170 +23,7 @@ use tracing::debug;
 use crate::audit::{Audited, Auditor};
 use crate::metrics::Metrics;
 use crate::revocations::Revocations;
-
-/// What a call does, as far as rights go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Verb {
-    /// Learn who one is.
-    KnowSelf,
-    /// See jobs, their events, and why tasks wait.
-    ReadJobs,
-    /// Submit, extend and close jobs, and upload their data.
-    SubmitJobs,
-    /// Cancel jobs.
-    CancelJobs,
-    /// Give up results.
-    ReleaseJobs,
-    /// Read the bytes of results, and what tasks logged.
-    ReadResults,
-    /// See modules.
-    ReadModules,
-    /// Push modules.
-    PushModules,
-    /// See hosts.
-    ReadHosts,
-    /// See what is used.
-    ReadUsage,
-    /// Make tokens for people, and revoke them.
-    IssueTokens,
-    /// Make tokens for hosts.
-    EnrolHosts,
-    /// See who changed what.
-    ReadAudit,
-    /// Empty hosts, and let them take part again.
-    DrainHosts,
-}
-
-/// What a call needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Needs {
-    /// A token whose role has this verb.
-    Verb(Verb),
-    /// The certificate of a host.
-    Host,
-    /// A join token in the message, checked by its handler.
-    JoinToken,
-}
-
-impl Verb {
-    /// Whether it changes something.
-    const fn changes(self) -> bool {
-        match self {
-            Self::SubmitJobs
-            | Self::CancelJobs
-            | Self::ReleaseJobs
-            | Self::PushModules
-            | Self::IssueTokens
-            | Self::EnrolHosts
-            | Self::DrainHosts => true,
-            Self::KnowSelf
-            | Self::ReadJobs
-            | Self::ReadResults
-            | Self::ReadModules
-            | Self::ReadHosts
-            | Self::ReadUsage
-            | Self::ReadAudit => false,
-        }
-    }
-}
-
-impl Needs {
-    /// Whether a call changes something that somebody has to answer for. Hosts that fetch or pass on bytes do not.
-    fn changes(self, path: &str) -> bool {
-        match self {
-            Self::Verb(verb) => verb.changes(),
-            Self::Host => path.ends_with("/Attach") || path.ends_with("/Renew"),
-            Self::JoinToken => true,
-        }
-    }
-}
-
-/// Every call there is. A path that is not here does not exist.
-pub(crate) const CALLS: [(&str, Needs); 30] = [
-    ("/partita.client.v1.Modules/Push", Needs::Verb(Verb::PushModules)),
-    ("/partita.client.v1.Modules/List", Needs::Verb(Verb::ReadModules)),
-    ("/partita.client.v1.Modules/Show", Needs::Verb(Verb::ReadModules)),
-    ("/partita.client.v1.Jobs/Submit", Needs::Verb(Verb::SubmitJobs)),
-    ("/partita.client.v1.Jobs/Extend", Needs::Verb(Verb::SubmitJobs)),
-    ("/partita.client.v1.Jobs/Close", Needs::Verb(Verb::SubmitJobs)),
-    ("/partita.client.v1.Jobs/Cancel", Needs::Verb(Verb::CancelJobs)),
-    ("/partita.client.v1.Jobs/Release", Needs::Verb(Verb::ReleaseJobs)),
-    ("/partita.client.v1.Jobs/List", Needs::Verb(Verb::ReadJobs)),
-    ("/partita.client.v1.Jobs/Show", Needs::Verb(Verb::ReadJobs)),
-    ("/partita.client.v1.Jobs/Watch", Needs::Verb(Verb::ReadJobs)),
-    ("/partita.client.v1.Jobs/Explain", Needs::Verb(Verb::ReadJobs)),
-    ("/partita.client.v1.Jobs/Log", Needs::Verb(Verb::ReadResults)),
-    ("/partita.client.v1.Jobs/Result", Needs::Verb(Verb::ReadResults)),
-    ("/partita.client.v1.Jobs/Put", Needs::Verb(Verb::SubmitJobs)),
-    ("/partita.client.v1.Cluster/WhoAmI", Needs::Verb(Verb::KnowSelf)),
-    ("/partita.client.v1.Cluster/Hosts", Needs::Verb(Verb::ReadHosts)),
-    ("/partita.client.v1.Cluster/Usage", Needs::Verb(Verb::ReadUsage)),
-    ("/partita.client.v1.Cluster/Audit", Needs::Verb(Verb::ReadAudit)),
-    ("/partita.client.v1.Cluster/IssueToken", Needs::Verb(Verb::IssueTokens)),
-    ("/partita.client.v1.Cluster/RevokeTokens", Needs::Verb(Verb::IssueTokens)),
-    ("/partita.client.v1.Cluster/IssueJoinToken", Needs::Verb(Verb::EnrolHosts)),
-    ("/partita.client.v1.Cluster/ShowHost", Needs::Verb(Verb::ReadHosts)),
-    ("/partita.client.v1.Cluster/DrainHost", Needs::Verb(Verb::DrainHosts)),
-    ("/partita.host.v1.Enrollment/Join", Needs::JoinToken),
-    ("/partita.host.v1.Sessions/Renew", Needs::Host),
-    ("/partita.host.v1.Sessions/Attach", Needs::Host),
-    ("/partita.host.v1.Sessions/Module", Needs::Host),
-    ("/partita.host.v1.Sessions/SendResult", Needs::Host),
-    ("/partita.host.v1.Sessions/ReceiveUpload", Needs::Host),
-];
-
-const VIEWER: &[Verb] = &[Verb::KnowSelf, Verb::ReadJobs, Verb::ReadModules, Verb::ReadHosts, Verb::ReadUsage];
-const DEVELOPER: &[Verb] = &[
-    Verb::KnowSelf,
-    Verb::ReadJobs,
-    Verb::ReadModules,
-    Verb::ReadHosts,
-    Verb::ReadUsage,
-    Verb::SubmitJobs,
-    Verb::CancelJobs,
-    Verb::ReleaseJobs,
-    Verb::ReadResults,
-    Verb::PushModules,
-];
-/// Runs the cluster, and has no business in what tenants compute.
-const OPERATOR: &[Verb] = &[
-    Verb::KnowSelf,
-    Verb::ReadJobs,
-    Verb::ReadModules,
-    Verb::ReadHosts,
-    Verb::ReadUsage,
-    Verb::CancelJobs,
-    Verb::EnrolHosts,
-    Verb::DrainHosts,
-];
-const ADMIN: &[Verb] = &[
-    Verb::KnowSelf,
-    Verb::ReadJobs,
-    Verb::ReadModules,
-    Verb::ReadHosts,
-    Verb::ReadUsage,
-    Verb::SubmitJobs,
-    Verb::CancelJobs,
-    Verb::ReleaseJobs,
-    Verb::ReadResults,
-    Verb::PushModules,
-    Verb::IssueTokens,
-    Verb::EnrolHosts,
-    Verb::ReadAudit,
-    Verb::DrainHosts,
-];
-/// Sees who did what, and does nothing.
-const AUDITOR: &[Verb] = &[Verb::KnowSelf, Verb::ReadAudit];
-
-const fn verbs(role: Role) -> &'static [Verb] {
-    match role {
-        Role::Viewer => VIEWER,
-        Role::Developer => DEVELOPER,
-        Role::Operator => OPERATOR,
-        Role::Admin => ADMIN,
-        Role::Auditor => AUDITOR,
-    }
-}
+use crate::rights::{CALLS, Needs, Verb, may, roles_with};
 
 /// The holder of a verified token.
 #[derive(Debug, Clone)]
@@ -296,7 +133,7 @@ impl Gate {
         if self.revocations.contains(&claims) {
             return Err(Status::unauthenticated("the token was revoked; get a new one from your administrator"));
         }
-        if !verbs(claims.role).contains(&verb) {
+        if !may(claims.role, verb) {
             debug!(subject = %claims.sub, tenant = %claims.tenant, role = %claims.role, path, "call refused");
             let call = path.rsplit('.').next().unwrap_or(path);
             return Err(Status::permission_denied(format!(
@@ -307,12 +144,6 @@ impl Gate {
         }
         Ok(())
     }
-}
-
-fn roles_with(verb: Verb) -> String {
-    let roles: Vec<&str> =
-        Role::ALL.into_iter().filter(|role| verbs(*role).contains(&verb)).map(Role::as_str).collect();
-    roles.join(", ")
 }
 
 fn bearer<B>(request: &Request<B>) -> Result<&str, Status> {
@@ -393,8 +224,6 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
     use crate::audit::AuditThread;
     use crate::driver::Failure;
@@ -433,30 +262,6 @@ mod tests {
         signer.issue(&tenant, "ann", role, Duration::from_secs(60), now).unwrap().expose().to_owned()
     }
 
-    /// Path and needs of every method in the sources of the protocol.
-    #[test]
-    fn the_table_has_every_call_of_the_protocol_once() {
-        let sources = [
-            ("partita.client.v1", include_str!("../../../protocol/proto/partita/client/v1/client.proto")),
-            ("partita.host.v1", include_str!("../../../protocol/proto/partita/host/v1/session.proto")),
-        ];
-        let mut expected = BTreeSet::new();
-        for (package, source) in sources {
-            let mut service = "";
-            for line in source.lines().map(str::trim) {
-                if let Some(rest) = line.strip_prefix("service ") {
-                    service = rest.trim_end_matches([' ', '{']);
-                } else if let Some(rest) = line.strip_prefix("rpc ") {
-                    let method = rest.split('(').next().unwrap();
-                    expected.insert(format!("/{package}.{service}/{method}"));
-                }
-            }
-        }
-        let table: BTreeSet<String> = CALLS.iter().map(|(path, _)| (*path).to_owned()).collect();
-        assert_eq!(table, expected);
-        assert_eq!(table.len(), CALLS.len(), "a path stands twice");
-    }
-
     #[test]
     fn every_call_refuses_callers_without_credentials() {
         let Door { gate, .. } = &door();
@@ -480,7 +285,7 @@ mod tests {
                 let mut request = request(path, Some(&token));
                 let admitted = gate.admit(&mut request);
                 match needs {
-                    Needs::Verb(verb) if verbs(role).contains(&verb) => {
+                    Needs::Verb(verb) if may(role, verb) => {
                         assert!(admitted.is_ok(), "{role} {path}");
                         assert_eq!(request.extensions().get::<Caller>().unwrap().0.role, role);
                     }

@@ -21,6 +21,7 @@ mod policies;
 mod relay;
 mod result;
 mod revocations;
+pub mod rights;
 mod router;
 mod scope;
 mod session;

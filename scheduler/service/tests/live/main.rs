@@ -2,4 +2,5 @@
 
 mod access;
 mod path;
+mod rights;
 mod support;
