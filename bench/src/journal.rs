@@ -170,7 +170,8 @@ fn completions() -> anyhow::Result<f64> {
     Ok(f64::from(COMPLETED) / seconds)
 }
 
-fn report(frame: Frame) -> Report {
+/// A host's word that all of a frame succeeded.
+pub(crate) fn report(frame: Frame) -> Report {
     let tasks = frame.indexes.len();
     let output = OutputInfo { size: ByteSize(10), hash: ContentHash([3; 32]) };
     let usage = Usage { cpu: CpuTime::from_micros(5), peak_memory: ByteSize::mib(1) };

@@ -17,7 +17,7 @@ pub const MAX_RESOURCE: u64 = 1_000_000;
 ///
 /// A task runs at a host that has all its labels with the same values. While it runs it holds its resources, so that a host
 /// with two `gpu` runs two tasks at once that need one.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub struct Features {
     /// Such as `zone = "a"`.
     pub labels: BTreeMap<LabelName, LabelValue>,

@@ -53,7 +53,7 @@ pub struct ArraySpec {
 }
 
 /// Where the outputs of an array come from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum ArraySource {
     /// A function of a module computes them.
     Function {
@@ -148,7 +148,7 @@ pub enum Edge {
 }
 
 /// Limits and wishes for the tasks of an array.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ArrayOptions {
     /// Higher goes first within the tenant. Default 0.
     pub priority: i32,

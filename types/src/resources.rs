@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{ByteSize, CpuTime};
 
 /// What one attempt may use. Every limit is finite; a guest that reaches one ends with the cause of that name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TaskLimits {
     /// All linear memories and tables of the guest together.
     pub memory: ByteSize,
@@ -35,7 +35,7 @@ impl Default for TaskLimits {
 }
 
 /// What a job asks for per attempt. What it leaves open is filled in from the tenant's policy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub struct LimitRequest {
     /// See [`TaskLimits::memory`].
     pub memory: Option<ByteSize>,

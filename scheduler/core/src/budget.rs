@@ -49,8 +49,8 @@ impl Job {
         let freed = |source: &&u32| **source != array && !self.array(**source).is_result(**source);
         let bytes = |source: &u32| {
             let source = self.array(*source);
-            let stored = source.located.values().copied().fold(0, u64::saturating_add);
-            let there = u64::from(source.counts.of(crate::task::State::Succeeded)).max(1);
+            let stored = source.located().iter().map(|(_, bytes)| *bytes).fold(0, u64::saturating_add);
+            let there = u64::from(source.tasks.in_state(crate::task::State::Succeeded)).max(1);
             (stored / there).saturating_mul(u64::from(source.len()))
         };
         let total = owner.sources.iter().filter(freed).map(bytes).fold(0, u64::saturating_add);
@@ -67,7 +67,7 @@ impl Core {
         (job, position): (u32, u32),
         mut hosts: Vec<HostId>,
     ) -> Result<Vec<HostId>, Hold> {
-        let written = tenant.run_times.get(array.learned).output();
+        let written = tenant.run_times.get(array.kind.learned).output();
         let is_tight = |host: &HostId| self.hosts[host.0 as usize].is_beyond_target(written);
         if tenant.usage.frames == 0 || written == 0 || !hosts.iter().any(is_tight) {
             return Ok(hosts);
@@ -87,7 +87,7 @@ impl Core {
     /// Whether a task of an array is expected to write more than is given up when it has ended.
     pub(crate) fn adds_bytes(&self, tenant: &Tenant, array: &Array, (job, position): (u32, u32)) -> bool {
         let freed = tenant.job(job).map_or(0, |job| job.freed_by(position));
-        tenant.run_times.get(array.learned).output() > freed
+        tenant.run_times.get(array.kind.learned).output() > freed
     }
 
     /// Whether a tenant has no more live bytes than its part of all targets, by weight among those who have any or are about

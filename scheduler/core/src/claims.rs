@@ -27,7 +27,7 @@ pub(crate) struct Need {
 
 impl Need {
     pub(crate) fn of(tenant: &Tenant, array: &Array, memory: u64) -> Self {
-        Self { memory, long: tenant.run_times.get(array.learned).is_long(), features: array.needs.clone() }
+        Self { memory, long: tenant.run_times.get(array.kind.learned).is_long(), features: array.kind.needs.clone() }
     }
 
     /// What it counts among the resources that tenants share.

@@ -153,7 +153,7 @@ impl Core {
     pub(crate) fn copy_of(&self, task: TaskId, leaving: bool) -> Option<Copy> {
         let array = self.find_job(task.job)?.find_array(task.array)?;
         let attempt = AttemptNumber::from_wire(array.tasks.get(task.index as usize)?.attempt)?;
-        Some(Copy { attempt, outputs: array.spec.outputs, bytes: array.bytes_of(task.index), leaving })
+        Some(Copy { attempt, outputs: array.kind.outputs, bytes: array.bytes_of(task.index), leaving })
     }
 
     /// Moves the place of a task's outputs to a host that has them. Frames that are out may still look at the old one.

@@ -79,7 +79,7 @@ impl Core {
         if let Some(excess) = memory.excess(tenant.entitlement.most) {
             return Some(Hold::Share(Withheld::Borrowing(excess)));
         }
-        match self.fitting_host(policy, array.needs.as_deref(), needed) {
+        match self.fitting_host(policy, array.kind.needs.as_deref(), needed) {
             Ok(()) | Err(Hold::NoHost) => None,
             Err(hold) => Some(hold),
         }

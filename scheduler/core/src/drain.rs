@@ -192,9 +192,9 @@ impl Core {
             Some(LeftView {
                 tenant: self.tenants.get(id.tenant.0 as usize)?.name.clone(),
                 job: *id,
-                array: array.spec.name.clone(),
+                array: array.name().to_owned(),
                 tasks: *tasks,
-                bytes: ByteSize(array.located.get(&host.id).copied().unwrap_or(0)),
+                bytes: ByteSize(array.located_at(host.id)),
             })
         });
         left.take(LISTED_MAX).collect()

@@ -2,8 +2,6 @@
 
 use std::ops::ControlFlow;
 
-use partita_types::Edge;
-
 use crate::array::Input;
 use crate::fold::FoldInputs;
 use crate::job::Job;
@@ -59,16 +57,12 @@ impl Job {
                 };
                 range.for_each(|task| visit(Read { group, array: from, index: task, output: 0 }));
             }
-            Input::List { .. } => {
-                if let Some(Edge::List { tasks }) = owner.spec.inputs.get(group as usize)
-                    && let Some(list) = tasks.get(index as usize)
-                {
-                    for from in list {
-                        visit(Read { group, array: from.array.0, index: from.index, output: from.output });
-                    }
+            Input::List(lists) => {
+                for from in lists.reads_of(index) {
+                    visit(Read { group, array: from.array.0, index: from.index, output: from.output });
                 }
             }
-            Input::Dataset(_) | Input::Literal | Input::PerTaskLiteral => {}
+            Input::Dataset(_) | Input::Literal(_) | Input::PerTaskLiteral(_) => {}
         }
     }
 
@@ -103,18 +97,16 @@ impl Job {
                     }
                 }
                 Input::Fold { shape, .. } => visit(consumer.array, shape.reader_of_source(index))?,
-                Input::List { readers } => {
-                    let list = readers.get(&array).map_or(&[][..], Vec::as_slice);
-                    let first = list.partition_point(|(source, _)| *source < index);
-                    for (_, reader) in list[first..].iter().take_while(|(source, _)| *source == index) {
-                        visit(consumer.array, *reader)?;
+                Input::List(lists) => {
+                    for reader in lists.readers(array, index) {
+                        visit(consumer.array, reader)?;
                     }
                 }
                 Input::All { .. }
                 | Input::Slice { .. }
                 | Input::Dataset(_)
-                | Input::Literal
-                | Input::PerTaskLiteral => {}
+                | Input::Literal(_)
+                | Input::PerTaskLiteral(_) => {}
             }
         }
         ControlFlow::Continue(())
@@ -128,8 +120,8 @@ impl Job {
             | Input::Slice { .. }
             | Input::List { .. }
             | Input::Dataset(_)
-            | Input::Literal
-            | Input::PerTaskLiteral => None,
+            | Input::Literal(_)
+            | Input::PerTaskLiteral(_) => None,
         }
     }
 

@@ -27,7 +27,7 @@ impl Core {
             if array.is_some_and(|array| array.0 != position) || owner.unfinished() == 0 {
                 continue;
             }
-            let mut ready = self.explain_ready(tenant, job, position, owner.limits.memory.0);
+            let mut ready = self.explain_ready(tenant, job, position, owner.kind.limits.memory.0);
             ready.push_str(&self.explain_patience(tenant, job.id, position, None));
             for task in 0..owner.len() {
                 if index.is_some_and(|index| index != task) {
@@ -85,8 +85,8 @@ impl Core {
     fn explain_waiting(&self, job: &Job, array: u32, index: u32) -> String {
         let progress = |source: u32| {
             let owner = job.array(source);
-            let (done, all) = (owner.counts.of(State::Succeeded), owner.len());
-            format!("waits for array {:?}: {done} of {all} tasks have succeeded", owner.spec.name)
+            let (done, all) = (owner.tasks.in_state(State::Succeeded), owner.len());
+            format!("waits for array {:?}: {done} of {all} tasks have succeeded", owner.name())
         };
         let closed =
             job.array(array).inputs.iter().filter_map(Input::gate).find(|gate| !job.array(*gate).all_succeeded());
@@ -144,7 +144,7 @@ impl Core {
     }
 
     fn explain_away(&self, job: &Job, array: &Array) -> String {
-        let mut detached = array.sources.iter().flat_map(|source| job.array(*source).located.keys());
+        let mut detached = array.sources.iter().flat_map(|source| job.array(*source).located()).map(|(host, _)| host);
         if let Some(host) = detached.find(|host| self.hosts[host.0 as usize].is_detached()) {
             let name = &self.hosts[host.0 as usize].name;
             return format!(
@@ -166,8 +166,8 @@ impl Core {
 fn explain_history(array: &Array, index: u32) -> String {
     let mut text = String::new();
     let memory = array.memory_of(index);
-    if memory != array.limits.memory.0 {
-        let (now, first) = (ByteSize(memory), array.limits.memory);
+    if memory != array.kind.limits.memory.0 {
+        let (now, first) = (ByteSize(memory), array.kind.limits.memory);
         text.push_str(&format!("; it has {now} of memory instead of {first}, because it ran out of that"));
     }
     if !array.crashed_at(index).is_empty() {

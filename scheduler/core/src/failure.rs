@@ -62,7 +62,7 @@ impl Core {
     ) {
         let Some(job) = self.find_job(attempt.task.job) else { return };
         let Some(task) = job.find_task(attempt.task.array, attempt.task.index) else { return };
-        let retries = job.array(attempt.task.array.0).spec.options.retries;
+        let retries = job.array(attempt.task.array.0).kind.options.retries;
         let other = job.attempts_at_hosts(attempt.task.array.0, attempt.task.index).next().is_some();
         let mut last = !other && is_last(task, failure.cause, retries);
         let memory = if other { None } else { self.raised_memory(attempt, failure.cause) };
@@ -101,7 +101,7 @@ impl Core {
         }
         let wait = match memory {
             Some(_) => Duration::ZERO,
-            None => backoff(&task, failure.cause, job.array(array.0).spec.options.backoff, attempt),
+            None => backoff(&task, failure.cause, job.array(array.0).kind.options.backoff, attempt),
         };
         self.remember(attempt.task, failure.cause, host.as_ref(), *memory);
         self.charge(id, usage);
@@ -143,7 +143,7 @@ impl Core {
             let rest = if job.end.is_none() { job.unfinished_tasks() } else { Vec::new() };
             end(job, &rest, State::Cancelled);
             if job.failure.is_none() && job.end.is_none() {
-                job.failure = Some((attempt.task, attempt.number.0.get(), failure.clone()));
+                job.failure = Some(Box::new((attempt.task, attempt.number.0.get(), failure.clone())));
             }
             (aborted, rest, stopped, job.end.is_none())
         });

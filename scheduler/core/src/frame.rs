@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use partita_types::{ArrayIndex, Features, FrameId, HostId, JobId, ResourceName, Timestamp};
 
+use crate::few::Few;
 use crate::share::{Amount, frame_cpu};
 
 /// How far the clock of an earlier scheduler may have been ahead.
@@ -22,7 +23,7 @@ pub(crate) struct LiveFrame {
     pub(crate) array: ArrayIndex,
     pub(crate) host: HostId,
     /// The tasks, ascending.
-    pub(crate) indexes: Vec<u32>,
+    pub(crate) indexes: Few<u32>,
     /// Tasks whose attempt has not ended.
     pub(crate) open: u32,
     /// Attempts that were cancelled and not reported since.
@@ -42,6 +43,8 @@ pub(crate) struct LiveFrame {
     /// Bytes that it is expected to write.
     pub(crate) expected: u64,
 }
+
+const _: () = assert!(size_of::<LiveFrame>() <= 88, "with a task and its frame, a task that runs alone costs more");
 
 impl LiveFrame {
     /// Grows from frame to frame.

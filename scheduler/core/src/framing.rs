@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use partita_types::{
-    Arguments, ArrayIndex, AttemptNumber, ByteSize, Edge, Frame, FrameId, HostId, InputPartition, Source,
-};
+use partita_types::{ArrayIndex, AttemptNumber, ByteSize, Frame, FrameId, HostId, InputPartition, Source};
 
 use crate::Core;
 use crate::array::{Array, Input};
@@ -68,34 +66,27 @@ impl Core {
 /// Puts a frame together.
 pub(crate) fn frame(id: FrameId, job: &Job, plan: &Plan, attempts: Vec<AttemptNumber>, inputs: FrameInputs) -> Frame {
     let array = job.array(plan.array);
-    let arguments = match &array.spec.arguments {
-        Arguments::Common(_) => Vec::new(),
-        Arguments::PerTask(list) => {
-            plan.indexes.iter().map(|index| list.get(*index as usize).cloned().unwrap_or_default()).collect()
-        }
-    };
+    let own = |index: &u32| array.own_arguments(*index).map(<[u8]>::to_vec);
     Frame {
         id,
         job: plan.job,
         array: ArrayIndex(plan.array),
         indexes: plan.indexes.clone(),
         attempts,
-        arguments,
+        arguments: plan.indexes.iter().filter_map(own).collect(),
         literals: plan.indexes.iter().flat_map(|index| literals(array, *index)).collect(),
         input_counts: inputs.counts,
         inputs: inputs.inputs,
         sources: inputs.sources,
-        memory: (plan.memory != array.limits.memory.0).then_some(ByteSize(plan.memory)),
+        memory: (plan.memory != array.kind.limits.memory.0).then_some(ByteSize(plan.memory)),
         reuse: plan.reuse.clone(),
     }
 }
 
 /// The values that per-task literals have for one task.
 fn literals(array: &Array, index: u32) -> impl Iterator<Item = Vec<u8>> {
-    array.spec.inputs.iter().zip(&array.inputs).filter_map(move |pair| match pair {
-        (Edge::Literal { values }, Input::PerTaskLiteral) => {
-            Some(values.get(index as usize).cloned().unwrap_or_default())
-        }
+    array.inputs.iter().filter_map(move |input| match input {
+        Input::PerTaskLiteral(values) => Some(values.get(index as usize).to_vec()),
         _ => None,
     })
 }

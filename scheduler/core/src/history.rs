@@ -49,24 +49,24 @@ pub(crate) struct Quarantine {
 impl Array {
     /// Bytes of memory that the next attempt of a task may use.
     pub(crate) fn memory_of(&self, index: u32) -> u64 {
-        self.history.get(&index).and_then(|past| past.memory).unwrap_or(self.limits.memory.0)
+        self.past(index).and_then(|past| past.memory).unwrap_or(self.kind.limits.memory.0)
     }
 
     /// Whether a task has a past, and runs alone for that.
     pub(crate) fn has_history(&self, index: u32) -> bool {
-        !self.history.is_empty() && self.history.contains_key(&index)
+        self.past(index).is_some()
     }
 
     /// Where attempts of a task killed their executors.
     pub(crate) fn crashed_at(&self, index: u32) -> &[HostName] {
-        self.history.get(&index).map_or(&[], |past| &past.crashed)
+        self.past(index).map_or(&[], |past| &past.crashed)
     }
 
     /// What the first ready tasks can be handed out as, in their order.
     pub(crate) fn lots(&self) -> impl Iterator<Item = Lot> + '_ {
-        let base = self.limits.memory.0;
+        let base = self.kind.limits.memory.0;
         let mut usual = false;
-        let looked_at = if self.history.is_empty() { 1 } else { LOTS_LOOKED_AT };
+        let looked_at = if self.has_pasts() { LOTS_LOOKED_AT } else { 1 };
         self.ready.positions_from(0).take(looked_at).filter_map(move |start| {
             if self.has_history(start) {
                 return Some(Lot { start, memory: self.memory_of(start), alone: true });
@@ -91,7 +91,7 @@ impl Core {
         let whatever = Need::of(tenant, array, 0);
         let hosts = self.hosts.iter().filter(|host| could_run(tenant, &whatever, host));
         let largest = hosts.map(|host| host.capacity.memory.0).max()?;
-        let allowed = array.spec.options.memory_max.unwrap_or(array.limits.memory);
+        let allowed = array.kind.options.memory_max.unwrap_or(array.kind.limits.memory);
         let most = allowed.min(policy.task_maxima.memory).min(policy.quota.concurrent_memory);
         let next = had.saturating_mul(2).min(most.0).min(largest);
         (next > had).then_some(ByteSize(next))
@@ -104,7 +104,7 @@ impl Core {
             return;
         }
         self.change_job(task.job, |job| {
-            let past = job.array_mut(task.array.0).history.entry(task.index).or_default();
+            let past = job.array_mut(task.array.0).past_mut(task.index);
             past.memory = memory.map(|memory| memory.0).or(past.memory);
             past.crashed.extend(crashed.cloned());
         });

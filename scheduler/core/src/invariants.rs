@@ -4,6 +4,7 @@
 //! builds what costs next to nothing.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use partita_types::HostId;
 
@@ -13,6 +14,7 @@ use crate::claims::ClaimFor;
 use crate::drain::Drain;
 use crate::failure::ATTEMPTS_MAX;
 use crate::job::Job;
+use crate::kinds::Kind;
 use crate::lives::in_its_life;
 use crate::share::Amount;
 use crate::task::{Counts, Place, State};
@@ -57,6 +59,7 @@ impl Core {
         ended_jobs_are_listed(self)?;
         stored_bytes_equal_recount(self)?;
         runnable_arrays_are_listed(self)?;
+        what_arrays_share_is_in_use(self)?;
         an_assigned_task_is_in_exactly_one_frame(self)?;
         a_lost_host_has_nothing(self)?;
         retractions_are_bounded(self)?;
@@ -105,15 +108,15 @@ fn quotas_are_never_exceeded(core: &Core) -> Checked {
 fn counts_equal_recount(job: &Job, array: &Array) -> Checked {
     let mut counts = Counts::default();
     array.tasks.iter().for_each(|task| counts.add(task.state, 1));
-    ensure(counts == array.counts, "counts_equal_recount", || {
-        format!("job {}, array {:?}: {:?}, counted {counts:?}", job.id, array.spec.name, array.counts)
+    ensure(counts == array.tasks.counts(), "counts_equal_recount", || {
+        format!("job {}, array {:?}: {:?}, counted {counts:?}", job.id, array.name(), array.tasks.counts())
     })
 }
 
 fn ready_set_is_the_ready_tasks(job: &Job, array: &Array) -> Checked {
     let ready = (0_u32..).zip(&array.tasks).filter(|(_, task)| task.state == State::Ready).map(|(index, _)| index);
     ensure(ready.eq(array.ready.positions_from(0)), "ready_set_is_the_ready_tasks", || {
-        format!("job {}, array {:?}", job.id, array.spec.name)
+        format!("job {}, array {:?}", job.id, array.name())
     })
 }
 
@@ -121,7 +124,7 @@ fn ready_iff_nothing_unmet(job: &Job, position: u32) -> Checked {
     let array = job.array(position);
     let gates = job.count_closed_gates(position);
     ensure(gates == array.closed_gates, "ready_iff_nothing_unmet", || {
-        format!("job {}, array {:?}: {} gates, counted {gates}", job.id, array.spec.name, array.closed_gates)
+        format!("job {}, array {:?}: {} gates, counted {gates}", job.id, array.name(), array.closed_gates)
     })?;
     for (index, task) in (0_u32..).zip(&array.tasks).filter(|(_, task)| !task.state.is_final()) {
         let unmet = job.count_unmet(position, index);
@@ -146,7 +149,7 @@ fn outputs_away_equal_recount(core: &Core, job: &Job, array: &Array) -> Checked 
     };
     let away = array.tasks.iter().filter(|task| is_away(task.place())).count();
     ensure(away == array.away as usize, "outputs_away_equal_recount", || {
-        format!("job {}, array {:?}: {}, counted {away}", job.id, array.spec.name, array.away)
+        format!("job {}, array {:?}: {}, counted {away}", job.id, array.name(), array.away)
     })
 }
 
@@ -237,13 +240,13 @@ fn stored_bytes_equal_recount(core: &Core) -> Checked {
                 if let Place::At(host) = task.place() {
                     *located.entry(host).or_default() += bytes;
                     let sums = at.entry(host).or_default();
-                    *sums = (sums.0 + u64::from(array.spec.outputs), sums.1 + bytes);
+                    *sums = (sums.0 + u64::from(array.kind.outputs), sums.1 + bytes);
                 }
                 stored += if task.place() == Place::Nowhere { 0 } else { bytes };
             }
             located.retain(|_, bytes| *bytes > 0);
-            let same = located.iter().eq(array.located.iter().filter(|(_, bytes)| **bytes > 0));
-            ensure(same, name, || format!("array {:?}: {:?}, counted {located:?}", array.spec.name, array.located))?;
+            let same = located.iter().map(|(host, bytes)| (*host, *bytes)).eq(array.located().iter().copied());
+            ensure(same, name, || format!("array {:?}: {:?}, counted {located:?}", array.name(), array.located()))?;
         }
         ensure(stored == tenant.usage.stored, name, || {
             format!("tenant {}: {}, counted {stored}", tenant.name, tenant.usage.stored)
@@ -258,6 +261,22 @@ fn stored_bytes_equal_recount(core: &Core) -> Checked {
     Ok(())
 }
 
+/// Each array has a kind from its tenant's table, and the table has no other.
+fn what_arrays_share_is_in_use(core: &Core) -> Checked {
+    for tenant in &core.tenants {
+        let mut users: BTreeMap<*const Kind, usize> = BTreeMap::new();
+        for array in tenant.jobs().flat_map(|job| &job.arrays) {
+            *users.entry(Arc::as_ptr(&array.kind)).or_default() += 1;
+        }
+        let known = || tenant.kinds.iter().map(|kind| (Arc::as_ptr(kind), Arc::strong_count(kind) - 1));
+        let same = known().count() == users.len() && known().all(|(kind, count)| users.get(&kind) == Some(&count));
+        ensure(same, "what_arrays_share_is_in_use", || {
+            format!("tenant {}: {} kinds are kept, {} are used", tenant.name, known().count(), users.len())
+        })?;
+    }
+    Ok(())
+}
+
 fn runnable_arrays_are_listed(core: &Core) -> Checked {
     for tenant in &core.tenants {
         let mut listed = 0;
@@ -266,7 +285,7 @@ fn runnable_arrays_are_listed(core: &Core) -> Checked {
                 let runs = !array.ready.is_empty() && !job.is_blocked(position);
                 listed += usize::from(array.listed);
                 ensure(runs == array.listed, "runnable_arrays_are_listed", || {
-                    format!("job {}, array {:?}: listed {}", job.id, array.spec.name, array.listed)
+                    format!("job {}, array {:?}: listed {}", job.id, array.name(), array.listed)
                 })?;
             }
         }
@@ -289,7 +308,7 @@ fn an_assigned_task_is_in_exactly_one_frame(core: &Core) -> Checked {
         .iter()
         .flat_map(|tenant| tenant.jobs())
         .flat_map(|job| &job.arrays)
-        .map(|array| u64::from(array.counts.of(State::Assigned)))
+        .map(|array| u64::from(array.tasks.in_state(State::Assigned)))
         .sum();
     let jobs = core.tenants.iter().flat_map(|tenant| tenant.jobs());
     let seconds = jobs.flat_map(|job| job.pairs.iter()).filter(|(_, pair)| pair.second.is_some()).count() as u64;

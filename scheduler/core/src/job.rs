@@ -3,15 +3,22 @@
 //! A job knows nothing of hosts, quotas and other jobs. `edges.rs` says what its tasks read and who reads them,
 //! `transition.rs` changes their states; what follows from a change for tenant and cluster is in the other files.
 
+use std::sync::Arc;
+
 use partita_types::{ArrayIndex, ArraySpec, DatasetPlan, Failure, JobId, OutputInfo, TaskId, TenantName, Timestamp};
 
 use crate::action::JobEnd;
 use crate::array::{Array, Consumer, Input};
 use crate::event::IdempotencyKey;
+use crate::few::Few;
+use crate::kinds::Kind;
 use crate::pairs::Pairs;
 use crate::shape::Shape;
 use crate::task::Task;
 use crate::view::{ArrayView, JobTotals, JobView, TaskCounts};
+
+/// When a job is extended, room is made for a quarter more arrays than it has.
+const SPARE: usize = 4;
 
 /// A job of a tenant.
 #[derive(Debug)]
@@ -24,11 +31,11 @@ pub(crate) struct Job {
     pub(crate) ended: Option<Timestamp>,
     pub(crate) arrays: Vec<Array>,
     pub(crate) totals: JobTotals,
-    pub(crate) failure: Option<(TaskId, u32, Failure)>,
+    pub(crate) failure: Option<Box<(TaskId, u32, Failure)>>,
     /// Tasks that have not ended.
     pub(crate) unfinished: u64,
     /// The keys under which it was submitted and extended.
-    pub(crate) keys: Vec<IdempotencyKey>,
+    pub(crate) keys: Few<IdempotencyKey>,
     /// Arrays that may have to be listed as runnable, or no longer.
     pub(crate) dirty: Vec<u32>,
     /// A buffer for the readers of a task.
@@ -50,29 +57,31 @@ impl Job {
             totals: JobTotals::default(),
             failure: None,
             unfinished: 0,
-            keys: Vec::new(),
+            keys: Few::None,
             dirty: Vec::new(),
             scratch: Vec::new(),
             pairs: Pairs::default(),
         }
     }
 
-    /// Appends arrays of resolved shapes. `learned` has one position per array.
+    /// Appends arrays of resolved shapes and their kinds.
     pub(crate) fn extend(
         &mut self,
-        specs: Vec<ArraySpec>,
+        specs: &[ArraySpec],
         shapes: &[Shape],
-        learned: &[usize],
-        plans: Vec<DatasetPlan>,
+        kinds: Vec<Arc<Kind>>,
+        plans: &[DatasetPlan],
     ) {
-        for plan in &plans {
+        for plan in plans {
             self.totals.dataset_files = self.totals.dataset_files.saturating_add(plan.files);
             self.totals.dataset_bytes = self.totals.dataset_bytes.saturating_add(plan.bytes);
         }
-        let mut plans = plans.into_iter();
-        for ((spec, shape), learned) in specs.into_iter().zip(shapes).zip(learned) {
+        // Doubling would leave half of it unused, and most jobs are never extended.
+        self.arrays.reserve_exact(specs.len().max(self.arrays.len() / SPARE));
+        let mut plans = plans.iter().cloned();
+        for ((spec, shape), kind) in specs.iter().zip(shapes).zip(kinds) {
             let position = u32::try_from(self.arrays.len()).unwrap_or(u32::MAX);
-            let array = Array::new(spec, shape.tasks, *learned, &self.arrays, &mut plans);
+            let array = Array::new(spec, kind, shape.tasks, &self.arrays, &mut plans);
             self.unfinished += u64::from(shape.tasks);
             self.arrays.push(array);
             self.connect(position);
@@ -82,7 +91,7 @@ impl Job {
 
     /// Tells the sources of a new array that it consumes them.
     fn connect(&mut self, position: u32) {
-        let inputs: Vec<Vec<u32>> = self.array(position).inputs.iter().map(|input| input.sources()).collect();
+        let inputs: Vec<Vec<u32>> = self.array(position).inputs.iter().map(Input::sources).collect();
         for (input, sources) in (0_u32..).zip(inputs) {
             for source in sources {
                 self.array_mut(source).consumers.push(Consumer { array: position, input });
@@ -136,7 +145,7 @@ impl Job {
     }
 
     pub(crate) fn shapes(&self) -> Vec<Shape> {
-        self.arrays.iter().map(|array| Shape { tasks: array.len(), outputs: array.spec.outputs }).collect()
+        self.arrays.iter().map(|array| Shape { tasks: array.len(), outputs: array.kind.outputs }).collect()
     }
 
     /// Whether an ended task may have to run again for `array`, or a client may want its outputs.
@@ -169,13 +178,13 @@ impl Job {
 
     pub(crate) fn view(&self, tenant: TenantName, with_arrays: bool) -> JobView {
         let view = |array: &Array| ArrayView {
-            name: array.spec.name.clone(),
+            name: array.name().to_owned(),
             function: array.function().to_owned(),
-            outputs: array.spec.outputs,
-            counts: array.counts.view(),
+            outputs: array.kind.outputs,
+            counts: array.tasks.counts().view(),
         };
         let mut counts = TaskCounts::default();
-        self.arrays.iter().for_each(|array| counts.add(&array.counts.view()));
+        self.arrays.iter().for_each(|array| counts.add(&array.tasks.counts().view()));
         JobView {
             id: self.id,
             tenant,
@@ -187,7 +196,7 @@ impl Job {
             arrays: if with_arrays { self.arrays.iter().map(view).collect() } else { Vec::new() },
             counts,
             totals: self.totals,
-            failure: self.failure.clone(),
+            failure: self.failure.as_deref().cloned(),
         }
     }
 }

@@ -110,19 +110,19 @@ impl Core {
         let Ok(shapes) = shape::resolve(arrays, &before, plans) else { return false };
         let first = ArrayIndex(u32::try_from(before.len()).unwrap_or(u32::MAX));
         let tenant = &mut self.tenants[id.tenant.0 as usize];
-        let mut position = |array: &ArraySpec| match &array.source {
-            ArraySource::Function { module, function } => tenant.run_times.position(*module, function),
+        let run_times = &mut tenant.run_times;
+        let kinds = tenant.kinds.of_arrays(arrays, |source| match source {
+            ArraySource::Function { module, function } => run_times.position(*module, function),
             ArraySource::Upload => usize::MAX,
-        };
-        let learned: Vec<usize> = arrays.iter().map(&mut position).collect();
+        });
         let accepted = Accepted { job: id, first, arrays: u32::try_from(arrays.len()).unwrap_or(u32::MAX) };
         tenant.keys.insert(key, accepted);
         self.change_job(id, |job| {
             job.keys.push(key);
-            job.extend(arrays.to_vec(), &shapes, &learned, plans.to_vec());
+            job.extend(arrays, &shapes, kinds, plans);
         });
         let told =
-            |array: &Array| (array.spec.name.clone(), array.function().to_owned(), array.len(), array.spec.outputs);
+            |array: &Array| (array.name().to_owned(), array.function().to_owned(), array.len(), array.kind.outputs);
         let arrays: Vec<_> = match self.find_job(id) {
             Some(job) => job.arrays[before.len()..].iter().map(told).collect(),
             None => return false,

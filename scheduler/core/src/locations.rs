@@ -3,8 +3,38 @@
 use partita_types::{ArrayIndex, AttemptId, AttemptNumber, HostId, JobId, PartitionId, TaskId};
 
 use crate::Core;
+use crate::few::Few;
 use crate::job::Job;
 use crate::task::{Place, State};
+
+/// How many bytes each host has, by host; none has 0. Mostly it is one host.
+#[derive(Debug, Default)]
+pub(crate) struct Located(Few<(HostId, u64)>);
+
+impl Located {
+    pub(crate) fn all(&self) -> &[(HostId, u64)] {
+        &self.0
+    }
+
+    fn add(&mut self, host: HostId, bytes: u64) {
+        if bytes == 0 {
+            return;
+        }
+        match self.0.binary_search_by_key(&host, |(host, _)| *host) {
+            Ok(at) => self.0[at].1 = self.0[at].1.saturating_add(bytes),
+            Err(at) => self.0.insert(at, (host, bytes)),
+        }
+    }
+
+    /// Hosts with nothing left are forgotten.
+    fn subtract(&mut self, host: HostId, bytes: u64) {
+        let Ok(at) = self.0.binary_search_by_key(&host, |(host, _)| *host) else { return };
+        self.0[at].1 = self.0[at].1.saturating_sub(bytes);
+        if self.0[at].1 == 0 {
+            self.0.remove(at);
+        }
+    }
+}
 
 impl Job {
     /// Changes the number of tasks of an array whose outputs cannot be reached for the moment.
@@ -25,7 +55,7 @@ impl Job {
         let task = self.task_id(array, index);
         let attempt =
             AttemptNumber::from_wire(self.task(array, index).attempt).map(|number| AttemptId { task, number });
-        let outputs = self.array(array).spec.outputs;
+        let outputs = self.array(array).kind.outputs;
         attempt.into_iter().flat_map(move |attempt| (0..outputs).map(move |output| PartitionId { attempt, output }))
     }
 }
@@ -42,7 +72,7 @@ impl Core {
             return;
         }
         let owner = job.array_mut(array);
-        let (bytes, outputs) = (owner.bytes_of(index), u64::from(owner.spec.outputs));
+        let (bytes, outputs) = (owner.bytes_of(index), u64::from(owner.kind.outputs));
         let mut away = (0, 0);
         match before {
             Place::At(host) => {
@@ -57,7 +87,7 @@ impl Core {
                 host.stored_partitions -= outputs;
                 host.stored_bytes = host.stored_bytes.saturating_sub(bytes);
                 away.1 = u32::from(host.is_detached());
-                subtract(&mut owner.located, host.id, bytes);
+                owner.located_mut().subtract(host.id, bytes);
             }
             Place::Unknown => away.1 = 1,
             Place::Nowhere => stored = stored.saturating_add(bytes),
@@ -69,8 +99,7 @@ impl Core {
                 host.stored_partitions += outputs;
                 host.stored_bytes = host.stored_bytes.saturating_add(bytes);
                 away.0 = u32::from(host.is_detached());
-                let there = owner.located.entry(host.id).or_default();
-                *there = there.saturating_add(bytes);
+                owner.located_mut().add(host.id, bytes);
             }
             Place::Unknown => away.0 = 1,
             Place::Nowhere => stored = stored.saturating_sub(bytes),
@@ -129,14 +158,5 @@ impl Core {
     pub(crate) fn place_of(&self, task: TaskId) -> Option<Place> {
         let slot = self.find_job(task.job)?.find_task(task.array, task.index)?;
         (slot.state == State::Succeeded).then(|| slot.place())
-    }
-}
-
-fn subtract(located: &mut std::collections::BTreeMap<HostId, u64>, host: HostId, bytes: u64) {
-    if let Some(there) = located.get_mut(&host) {
-        *there = there.saturating_sub(bytes);
-        if *there == 0 {
-            located.remove(&host);
-        }
     }
 }

@@ -193,7 +193,7 @@ impl Core {
     /// Adds tasks of the batch's array from `index` on; returns where to go on.
     fn fill(&self, batch: &mut Batch, job: &Job, from: HostId, room: u64, budget: &mut u32, index: u32) -> u32 {
         let array = job.array(batch.array);
-        let most = TASKS_MAX.min(PARTITIONS_MAX / (array.spec.outputs.max(1) as usize)).max(1);
+        let most = TASKS_MAX.min(PARTITIONS_MAX / (array.kind.outputs.max(1) as usize)).max(1);
         let link = self.moves.free_link(from, batch.to);
         for index in index..array.len() {
             if *budget == 0 || batch.tasks.len() >= most {
@@ -221,7 +221,7 @@ impl Core {
         let Batch { to, job, array, tasks, bytes } = batch;
         let Some(owner) = self.find_job(job) else { return };
         let of_task = |index: u32| {
-            let outputs = 0..owner.array(array).spec.outputs;
+            let outputs = 0..owner.array(array).kind.outputs;
             outputs.filter_map(move |output| stored(owner, ArrayIndex(array), index, output))
         };
         let partitions: Vec<StoredPartition> = tasks.iter().flat_map(|(index, _)| of_task(*index)).collect();
@@ -262,7 +262,7 @@ impl Core {
         for order in self.orders_where(which) {
             let Some(flight) = self.end_flight(order) else { continue };
             let Some(job) = self.find_job(flight.job) else { continue };
-            let outputs = job.array(flight.array).spec.outputs;
+            let outputs = job.array(flight.array).kind.outputs;
             let ids =
                 flight.attempts().flat_map(|attempt| (0..outputs).map(move |output| PartitionId { attempt, output }));
             let ids: Vec<PartitionId> = ids.collect();

@@ -78,7 +78,7 @@ impl Core {
         let frame = framing::frame(id, owner, &plan, attempts, inputs);
         let header = owner.array(plan.array).header(job, array, owner.submitted);
         let tasks = u32::try_from(plan.indexes.len()).unwrap_or(u32::MAX);
-        let needs = owner.array(plan.array).needs.clone();
+        let needs = owner.array(plan.array).kind.needs.clone();
 
         self.handed_out += 1;
         let tenant = &mut self.tenants[job.tenant.0 as usize];
@@ -90,7 +90,7 @@ impl Core {
         }
         assignment.frames.push(frame);
         let Plan { indexes, memory, long, speculative, .. } = plan;
-        let learned = self.find_job(job).map(|job| job.array(array.0).learned);
+        let learned = self.find_job(job).map(|job| job.array(array.0).kind.learned);
         let run_times = &self.tenants[job.tenant.0 as usize].run_times;
         let expected = learned.map_or(0, |learned| run_times.get(learned).output()).saturating_mul(u64::from(tasks));
         let live = LiveFrame {
@@ -98,7 +98,7 @@ impl Core {
             job,
             array,
             host,
-            indexes,
+            indexes: indexes.into(),
             open: tasks,
             stopping: 0,
             memory,

@@ -264,7 +264,7 @@ impl Core {
         let owner = job.array(array);
         let unhurt = self.without_crashes(owner, lot, hosts);
         let hosts = if unhurt.is_empty() { hosts } else { &unhurt };
-        let run_time = tenant.run_times.get(owner.learned);
+        let run_time = tenant.run_times.get(owner.kind.learned);
         let free = hosts.iter().map(|id| self.hosts[id.0 as usize].free_slots(run_time.is_long()));
         let free = free.fold(0, u32::saturating_add);
         let cores = self.hosts.iter().filter(|host| host.takes_part()).map(|host| host.capacity.cores);
@@ -362,9 +362,9 @@ impl Job {
             // Of a shuffle a task reads its slice only; of `all`, one of the outputs.
             let parts = match input {
                 crate::array::Input::Slice { .. } => tasks,
-                _ => u64::from(self.array(source).spec.outputs.max(1)),
+                _ => u64::from(self.array(source).kind.outputs.max(1)),
             };
-            for (host, there) in &self.array(source).located {
+            for (host, there) in self.array(source).located() {
                 let sum = bytes.entry(*host).or_default();
                 *sum = sum.saturating_add(there / parts);
             }

@@ -202,7 +202,7 @@ impl Core {
         let array = self.find_job(frame.job).and_then(|job| job.find_array(frame.array));
         // A second attempt is the least loss: the first one goes on.
         let array = array.filter(|_| !frame.speculative);
-        let priority = array.map_or(i32::MIN, |array| array.spec.options.priority);
+        let priority = array.map_or(i32::MIN, |array| array.kind.options.priority);
         (stranger, priority, Reverse(frame.number()))
     }
 

@@ -3,38 +3,143 @@
 //! Pure data structure; it knows nothing of tasks.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-/// A set of positions as disjoint ranges that do not touch each other.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct RangeSet {
+/// A set of positions as disjoint ranges that do not touch each other. Most sets are one range at most; such a set has no
+/// memory beside its own.
+#[derive(Clone)]
+pub(crate) enum RangeSet {
+    /// First position and the one behind the last; the same two if it is empty.
+    One(u32, u32),
+    Many(Box<Tree>),
+}
+
+/// More ranges than one, until none is left.
+#[derive(Clone, Default)]
+pub(crate) struct Tree {
     /// First position to the position behind the last.
     ranges: BTreeMap<u32, u32>,
     count: u32,
 }
 
+impl Default for RangeSet {
+    fn default() -> Self {
+        Self::One(0, 0)
+    }
+}
+
+impl fmt::Debug for RangeSet {
+    /// The ranges: how they are kept does not show.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.ranges()).finish()
+    }
+}
+
 impl RangeSet {
     pub(crate) fn len(&self) -> u32 {
-        self.count
+        match self {
+            Self::One(start, end) => end - start,
+            Self::Many(tree) => tree.count,
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.count == 0
+        self.len() == 0
     }
 
     /// The ranges in order, as first position and the one behind the last.
     pub(crate) fn ranges(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
-        self.ranges.iter().map(|(start, end)| (*start, *end))
+        let (one, tree) = self.parts();
+        one.into_iter().chain(tree.into_iter().flat_map(|tree| tree.ranges.iter().map(|(start, end)| (*start, *end))))
     }
 
     /// The positions from `first` on, in order.
     pub(crate) fn positions_from(&self, first: u32) -> impl Iterator<Item = u32> + '_ {
-        let before = self.ranges.range(..first).next_back().map(|(_, end)| first..*end);
-        before.unwrap_or(0..0).chain(self.ranges.range(first..).flat_map(|(start, end)| *start..*end))
+        let (one, tree) = self.parts();
+        let one = one.map_or(0..0, |(start, end)| start.max(first)..end);
+        one.chain(tree.into_iter().flat_map(move |tree| tree.positions_from(first)))
+    }
+
+    fn parts(&self) -> (Option<(u32, u32)>, Option<&Tree>) {
+        match self {
+            Self::One(start, end) => ((start < end).then_some((*start, *end)), None),
+            Self::Many(tree) => (None, Some(tree)),
+        }
     }
 
     #[cfg(test)]
     fn contains(&self, position: u32) -> bool {
-        self.range_around(position).is_some()
+        self.ranges().any(|(start, end)| (start..end).contains(&position))
+    }
+
+    /// Adds positions of which none is in the set.
+    pub(crate) fn insert(&mut self, start: u32, end: u32) {
+        debug_assert!(start < end);
+        match self {
+            Self::One(first, last) if first == last => (*first, *last) = (start, end),
+            Self::One(_, last) if *last == start => *last = end,
+            Self::One(first, _) if *first == end => *first = start,
+            Self::One(first, last) => {
+                let mut tree = Tree::of(*first, *last);
+                tree.insert(start, end);
+                *self = Self::Many(Box::new(tree));
+            }
+            Self::Many(tree) => tree.insert(start, end),
+        }
+    }
+
+    /// Takes one position out, if it is in the set.
+    pub(crate) fn remove(&mut self, position: u32) {
+        self.remove_run(position, position + 1);
+    }
+
+    /// Takes out the part of `start..end` that lies in the range around `start`; returns how much that was.
+    fn remove_run(&mut self, start: u32, end: u32) -> u32 {
+        match self {
+            Self::One(first, last) if start < *first || start >= *last => 0,
+            Self::One(first, last) if start == *first => {
+                let removed = end.min(*last) - start;
+                *first += removed;
+                removed
+            }
+            Self::One(_, last) if end >= *last => {
+                let removed = *last - start;
+                *last = start;
+                removed
+            }
+            Self::One(first, last) => {
+                let mut tree = Tree::of(*first, *last);
+                let removed = tree.remove_run(start, end);
+                *self = Self::Many(Box::new(tree));
+                removed
+            }
+            Self::Many(tree) => {
+                let removed = tree.remove_run(start, end);
+                if tree.count == 0 {
+                    *self = Self::default();
+                }
+                removed
+            }
+        }
+    }
+
+    /// Takes out ascending positions that are all in the set. Costs one step per run, not per position.
+    pub(crate) fn remove_ascending(&mut self, positions: &[u32]) {
+        for (first, count) in runs(positions) {
+            let removed = self.remove_run(first, first + count);
+            debug_assert_eq!(removed, count, "positions from {first} on are not in the set");
+        }
+    }
+}
+
+impl Tree {
+    fn of(start: u32, end: u32) -> Self {
+        Self { ranges: BTreeMap::from([(start, end)]), count: end - start }
+    }
+
+    fn positions_from(&self, first: u32) -> impl Iterator<Item = u32> + '_ {
+        let before = self.ranges.range(..first).next_back().map(|(_, end)| first..*end);
+        before.unwrap_or(0..0).chain(self.ranges.range(first..).flat_map(|(start, end)| *start..*end))
     }
 
     fn range_around(&self, position: u32) -> Option<(u32, u32)> {
@@ -42,9 +147,7 @@ impl RangeSet {
         (position < *end).then_some((*start, *end))
     }
 
-    /// Adds positions of which none is in the set.
-    pub(crate) fn insert(&mut self, start: u32, end: u32) {
-        debug_assert!(start < end);
+    fn insert(&mut self, start: u32, end: u32) {
         let mut merged = (start, end);
         if let Some((before, until)) = self.ranges.range(..start).next_back().map(|(a, b)| (*a, *b)) {
             debug_assert!(until <= start, "position {start} is in the set already");
@@ -59,12 +162,6 @@ impl RangeSet {
         self.count += end - start;
     }
 
-    /// Takes one position out, if it is in the set.
-    pub(crate) fn remove(&mut self, position: u32) {
-        self.remove_run(position, position + 1);
-    }
-
-    /// Takes out the part of `start..end` that lies in the range around `start`; returns how much that was.
     fn remove_run(&mut self, start: u32, end: u32) -> u32 {
         let Some((first, behind)) = self.range_around(start) else { return 0 };
         let end = end.min(behind);
@@ -78,14 +175,6 @@ impl RangeSet {
         }
         self.count -= end - start;
         end - start
-    }
-
-    /// Takes out ascending positions that are all in the set. Costs one step per run, not per position.
-    pub(crate) fn remove_ascending(&mut self, positions: &[u32]) {
-        for (first, count) in runs(positions) {
-            let removed = self.remove_run(first, first + count);
-            debug_assert_eq!(removed, count, "positions from {first} on are not in the set");
-        }
     }
 }
 

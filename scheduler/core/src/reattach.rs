@@ -141,7 +141,7 @@ impl Core {
         let Some(job) = self.find_job(attempt.task.job) else { return Claim::Unwanted };
         let Some(array) = job.find_array(attempt.task.array) else { return Claim::Unwanted };
         let Some(task) = array.tasks.get(attempt.task.index as usize) else { return Claim::Unwanted };
-        let complete = outputs.len() == array.spec.outputs as usize
+        let complete = outputs.len() == array.kind.outputs as usize
             && (0_u32..).zip(outputs).all(|(output, stored)| stored.id.output == output);
         if !complete {
             return Claim::Unwanted;
@@ -282,7 +282,7 @@ impl Core {
         let (slot, memory) = (slot?, memory?);
         self.change_job(held.job, |job| job.readmit(held.array.0, &current, slot));
         let long = self.find_job(held.job).is_some_and(|job| {
-            let learned = job.array(held.array.0).learned;
+            let learned = job.array(held.array.0).kind.learned;
             self.tenants[held.job.tenant.0 as usize].run_times.get(learned).is_long()
         });
         let frame = LiveFrame {
@@ -290,13 +290,13 @@ impl Core {
             job: held.job,
             array: held.array,
             host,
-            indexes: all.into_keys().collect(),
+            indexes: all.into_keys().collect::<Vec<_>>().into(),
             open: u32::try_from(current.len()).unwrap_or(u32::MAX),
             stopping: u32::try_from(rest.len()).unwrap_or(u32::MAX),
             memory,
             long,
             preempted: false,
-            needs: self.find_job(held.job).and_then(|job| job.array(held.array.0).needs.clone()),
+            needs: self.find_job(held.job).and_then(|job| job.array(held.array.0).kind.needs.clone()),
             started: false,
             speculative: false,
             expected: 0,

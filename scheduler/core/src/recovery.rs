@@ -146,7 +146,7 @@ impl Core {
     /// The chain of causes of a loss: what is lost with which host, why nothing can make it again, and who needs it.
     fn why_lost(&self, job: &Job, array: u32, index: u32, with: Option<HostId>) -> String {
         let owner = job.array(array);
-        let name = &owner.spec.name;
+        let name = owner.name();
         let partition = job.partitions_of(array, index).next().map(|id| id.to_string()).unwrap_or_default();
         let host = with.and_then(|id| self.hosts.get(id.0 as usize));
         let how = match host {
@@ -215,11 +215,10 @@ impl Job {
             let state = self.task(array, index).state;
             state.is_final() && state != State::Succeeded
         };
-        let name = |array: u32, index: u32| {
-            format!("{} of array {:?}", self.task_id(array, index), self.array(array).spec.name)
-        };
+        let name =
+            |array: u32, index: u32| format!("{} of array {:?}", self.task_id(array, index), self.array(array).name());
         let gates = self.array(array).inputs.iter().filter_map(Input::gate);
-        for source in gates.filter(|source| self.array(*source).counts.any_dead()) {
+        for source in gates.filter(|source| self.array(*source).tasks.counts().any_dead()) {
             if let Some(index) = (0..self.array(source).len()).find(|index| dead(source, *index)) {
                 return Some(name(source, index));
             }
@@ -248,7 +247,7 @@ impl Job {
             ControlFlow::Continue(())
         });
         let name = |(array, index): (u32, u32)| {
-            format!("{} of array {:?}", self.task_id(array, index), self.array(array).spec.name)
+            format!("{} of array {:?}", self.task_id(array, index), self.array(array).name())
         };
         readers.into_iter().map(name).collect()
     }

@@ -30,7 +30,7 @@ impl Core {
     }
 
     fn on_succeeded(&mut self, host: HostId, batch: SucceededBatch, actions: &mut Vec<Action>) {
-        let width = self.find_job(batch.job).and_then(|job| Some(job.find_array(batch.array)?.spec.outputs as usize));
+        let width = self.find_job(batch.job).and_then(|job| Some(job.find_array(batch.array)?.kind.outputs as usize));
         let tasks = batch.indexes.len();
         let columns = [batch.attempts.len(), batch.usage.len()].iter().all(|length| *length == tasks);
         if !columns || width.is_some_and(|width| batch.outputs.len() != tasks * width) {
@@ -66,15 +66,16 @@ impl Core {
     /// Learns how long tasks of a function take. Only what was just measured counts, so this is no effect of a record.
     fn learn(&mut self, batch: &SucceededBatch) {
         let array = self.find_job(batch.job).map(|job| job.array(batch.array.0));
-        let learned = array.map(|array| array.learned);
+        let learned = array.map(|array| array.kind.learned);
         // More than its limit nothing can have used, whatever a host says.
-        let most = array.map_or(CpuTime::default(), |array| array.limits.cpu_time.min(array.limits.wall_time.into()));
+        let most = array
+            .map_or(CpuTime::default(), |array| array.kind.limits.cpu_time.min(array.kind.limits.wall_time.into()));
         // What did not run says nothing.
         let ran = || batch.usage.iter().filter(|usage| **usage != Usage::default());
         let cpu = ran().fold(CpuTime::default(), |sum, usage| sum.saturating_add(usage.cpu.min(most)));
         let tasks = ran().count() as u64;
         let all = batch.indexes.len() as u64;
-        let limit = array.map_or(0, |array| array.limits.output.0).saturating_mul(all);
+        let limit = array.map_or(0, |array| array.kind.limits.output.0).saturating_mul(all);
         let written = batch.outputs.iter().fold(0_u64, |sum, info| sum.saturating_add(info.size.0)).min(limit);
         let tenant = &mut self.tenants[batch.job.tenant.0 as usize];
         let Some(learned) = learned else { return };
@@ -91,7 +92,7 @@ impl Core {
     fn count_as_short(&mut self, tenant: TenantId, learned: usize) {
         let of_function = |(_, frame): &(u32, &LiveFrame)| {
             let array = self.find_job(frame.job).and_then(|job| job.find_array(frame.array));
-            frame.long && frame.job.tenant == tenant && array.is_some_and(|array| array.learned == learned)
+            frame.long && frame.job.tenant == tenant && array.is_some_and(|array| array.kind.learned == learned)
         };
         let slots: Vec<u32> = self.frames.iter().filter(of_function).map(|(slot, _)| slot).collect();
         for slot in slots {
@@ -256,7 +257,7 @@ impl Core {
     ) -> bool {
         let (id, array) = (batch.job, batch.array.0);
         let Some(owner) = self.find_job(id).and_then(|job| job.find_array(batch.array)) else { return false };
-        let width = owner.spec.outputs as usize;
+        let width = owner.kind.outputs as usize;
         let mut stopped = Vec::new();
         let Some(mut ended) = self.change_job(id, |job| {
             let mut ended = Vec::with_capacity(batch.indexes.len());
@@ -308,7 +309,7 @@ impl Core {
     fn after_end(&mut self, id: JobId, array: u32, at: Timestamp, actions: &mut Vec<Action>) {
         let Some(job) = self.find_job(id) else { return };
         if job.array(array).unfinished() == 0 {
-            let sources = job.array(array).sources.clone();
+            let sources = job.array(array).sources.to_vec();
             for source in sources {
                 self.drop_unwanted(id, source, actions);
             }

@@ -61,7 +61,7 @@ impl Core {
         let array = job
             .find_array(locate.array)
             .ok_or_else(|| Refusal::NotFound { what: format!("array {} of job {}", locate.array, locate.job) })?;
-        if locate.output >= array.spec.outputs || locate.tasks.is_empty() || locate.tasks.end > array.len() {
+        if locate.output >= array.kind.outputs || locate.tasks.is_empty() || locate.tasks.end > array.len() {
             let Locate { array, tasks, output, .. } = locate;
             let what = format!("output {output} of tasks {} to {} of array {array}", tasks.start, tasks.end);
             return Err(Refusal::NotFound { what });

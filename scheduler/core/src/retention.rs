@@ -84,7 +84,7 @@ impl Core {
     fn drop_outputs(&mut self, id: JobId, array: u32, actions: &mut Vec<Action>) {
         let Some(job) = self.find_job(id) else { return };
         let owner = job.array(array);
-        if owner.counts.of(State::Succeeded) == 0 {
+        if owner.tasks.in_state(State::Succeeded) == 0 {
             return;
         }
         self.drop_copies_of(id, array, actions);
@@ -155,18 +155,14 @@ impl Job {
     fn has_few_readers(&self, array: u32, index: u32) -> bool {
         let consumers = &self.array(array).consumers;
         let readers = |consumer: &Consumer| match &self.array(consumer.array).inputs[consumer.input as usize] {
-            Input::List { readers } => {
-                let list = readers.get(&array).map_or(&[][..], Vec::as_slice);
-                let first = list.partition_point(|(source, _)| *source < index);
-                list[first..].partition_point(|(source, _)| *source == index)
-            }
+            Input::List(lists) => lists.readers(array, index).len(),
             Input::Each { .. }
             | Input::Fold { .. }
             | Input::All { .. }
             | Input::Slice { .. }
             | Input::Dataset(_)
-            | Input::Literal
-            | Input::PerTaskLiteral => 1,
+            | Input::Literal(_)
+            | Input::PerTaskLiteral(_) => 1,
         };
         consumers.len() <= FEW_READERS && consumers.iter().map(readers).sum::<usize>() <= FEW_READERS
     }
@@ -174,7 +170,7 @@ impl Job {
     /// Whether outputs of an array go as soon as their readers have ended, before the whole arrays that read it have.
     pub(crate) fn may_go_early(&self, array: u32) -> bool {
         let owner = self.array(array);
-        let again = owner.spec.options.deterministic && !owner.is_upload();
+        let again = owner.kind.options.deterministic && !owner.is_upload();
         again && !self.open && !owner.is_result(array)
     }
 }

@@ -165,7 +165,7 @@ impl Core {
         let missing =
             bytes.iter().filter(|(host, _)| **host != to.id).fold(0_u64, |sum, (_, more)| sum.saturating_add(*more));
         let crashed = frame.indexes.iter().any(|index| array.crashed_at(*index).contains(&to.name));
-        !crashed && missing / BYTES_PER_MICRO < tenant.run_times.get(array.learned).frame_micros()
+        !crashed && missing / BYTES_PER_MICRO < tenant.run_times.get(array.kind.learned).frame_micros()
     }
 
     /// A host says whether it gave a frame back.
@@ -189,7 +189,7 @@ impl Core {
         let Some(frame) = self.frames.get(slot) else { return };
         let (job, array, host, open) = (frame.job, frame.array, frame.host, frame.open);
         self.retractions.note_moved(frame, self.now);
-        let indexes = frame.indexes.clone();
+        let indexes = frame.indexes.to_vec();
         self.change_job(job, |job| {
             for index in indexes {
                 if job.attempt_in(array, index, slot).is_some() {

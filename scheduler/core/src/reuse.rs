@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use partita_types::{Arguments, ArrayIndex, AttemptId, AttemptNumber, Edge, HostId, JobId, TaskId, TenantId};
+use partita_types::{ArrayIndex, AttemptId, AttemptNumber, HostId, JobId, TaskId, TenantId};
 
 use crate::Core;
 use crate::array::{Array, Input};
@@ -66,7 +66,7 @@ impl Known {
 impl Array {
     /// Whether its tasks take outputs of others that did the same, and offer theirs.
     pub(crate) fn memoises(&self) -> bool {
-        self.spec.options.memoise && self.spec.options.deterministic && !self.is_upload()
+        self.kind.options.memoise && self.kind.options.deterministic && !self.is_upload()
     }
 }
 
@@ -79,21 +79,16 @@ impl Job {
         }
         let mut key = owner.module()?.0.to_vec();
         append(&mut key, owner.function().as_bytes());
-        key.extend(owner.spec.outputs.to_le_bytes());
-        match &owner.spec.arguments {
-            Arguments::Common(bytes) => append(&mut key, bytes),
-            Arguments::PerTask(list) => append(&mut key, list.get(index as usize).map_or(&[], Vec::as_slice)),
-        }
-        for ((group, input), edge) in (0_u32..).zip(&owner.inputs).zip(&owner.spec.inputs) {
-            match (input, edge) {
-                (Input::Dataset(_), _) => return None,
-                (Input::Literal, Edge::Literal { values }) => {
-                    append(&mut key, values.first().map_or(&[], Vec::as_slice));
+        key.extend(owner.kind.outputs.to_le_bytes());
+        append(&mut key, owner.arguments_of(index));
+        for (group, input) in (0_u32..).zip(&owner.inputs) {
+            match input {
+                Input::Dataset(_) => return None,
+                Input::Literal(value) => append(&mut key, value.items()),
+                Input::PerTaskLiteral(values) => append(&mut key, values.get(index as usize)),
+                Input::Each { .. } | Input::All { .. } | Input::Slice { .. } | Input::Fold { .. } | Input::List(_) => {
+                    append(&mut key, &self.read_hashes(array, index, group)?);
                 }
-                (Input::PerTaskLiteral, Edge::Literal { values }) => {
-                    append(&mut key, values.get(index as usize).map_or(&[], Vec::as_slice));
-                }
-                _ => append(&mut key, &self.read_hashes(array, index, group)?),
             }
             if key.len() > KEY_MAX {
                 return None;
@@ -163,7 +158,7 @@ impl Core {
         }
         let host = found?;
         let candidates = self.candidates(tenant, owner, (job.id.number, array), 0, standing);
-        let long = tenant.run_times.get(owner.learned).is_long();
+        let long = tenant.run_times.get(owner.kind.learned).is_long();
         let room = candidates.is_ok_and(|hosts| hosts.contains(&host));
         room.then_some(Plan { job: job.id, array, host, indexes, memory: 0, long, reuse, speculative: false })
     }

@@ -54,7 +54,7 @@ pub(crate) struct Stragglers {
 impl Array {
     /// Whether its tasks may have second attempts.
     fn speculates(&self) -> bool {
-        self.spec.options.speculate && self.spec.options.deterministic
+        self.kind.options.speculate && self.kind.options.deterministic
     }
 }
 
@@ -79,7 +79,7 @@ impl Core {
         if !alone || !array.speculates() || frame.preempted || is_worn_out(self.lives.after(latest)) {
             return None;
         }
-        Some(match tenant.run_times.get(array.learned).known_from(FINISHED_MIN) {
+        Some(match tenant.run_times.get(array.kind.learned).known_from(FINISHED_MIN) {
             Some(usual) => since.after(usual.saturating_mul(TIMES_LONGER).max(RUN_MIN)),
             None => self.now.after(LOOK_AGAIN),
         })
@@ -125,7 +125,7 @@ impl Core {
             *sum = sum.saturating_add(more);
         }
         let host = cheapest(&hosts, &bytes, |id| u64::from(frames_of(&self.hosts[id.0 as usize])));
-        let long = tenant.run_times.get(array.learned).is_long();
+        let long = tenant.run_times.get(array.kind.learned).is_long();
         let indexes = vec![task.index];
         Some(Plan { job: job.id, array: position, host, indexes, memory, long, reuse: Vec::new(), speculative: true })
     }

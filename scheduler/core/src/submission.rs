@@ -152,7 +152,7 @@ impl Core {
                     let state = "takes no more arrays: it was closed, or has ended";
                     return Err(Refusal::State { what: format!("job {job}"), state });
                 }
-                let outputs: Vec<u32> = found.arrays.iter().map(|array| array.spec.outputs).collect();
+                let outputs: Vec<u32> = found.arrays.iter().map(|array| array.kind.outputs).collect();
                 check_arrays(arrays, &outputs)?;
             }
         }
@@ -202,7 +202,8 @@ impl Core {
     /// New arrays may want outputs that were lost while nobody wanted them.
     fn rebuild_sources_behind(&mut self, id: JobId, first: usize, actions: &mut Vec<Action>) {
         let Some(job) = self.find_job(id) else { return };
-        let mut sources: Vec<u32> = job.arrays[first..].iter().flat_map(|array| array.sources.clone()).collect();
+        let mut sources: Vec<u32> =
+            job.arrays[first..].iter().flat_map(|array| array.sources.iter().copied()).collect();
         sources.sort_unstable();
         sources.dedup();
         let gone = sources.into_iter().flat_map(|source| {

@@ -9,12 +9,16 @@ use partita_types::{ArrayIndex, ByteSize, CpuTime, JobId, ModuleId, ModuleInfo, 
 use crate::event::IdempotencyKey;
 use crate::history::Quarantine;
 use crate::job::Job;
+use crate::kinds::Kinds;
 use crate::learned::RunTimes;
 use crate::preemption::Starving;
 use crate::rates::Rates;
 use crate::reuse::Known;
 use crate::share::{Amount, Entitlement};
 use crate::view::TenantView;
+
+/// How many positions the list of arrays to look at has room for when it is not used.
+const DIRTY_KEPT: usize = 64;
 
 /// An array with ready tasks, in the order in which a tenant's arrays run: priority, then depth (finish what is started, so
 /// that partitions are freed soon), then age.
@@ -75,6 +79,8 @@ pub(crate) struct Tenant {
     /// How many frames had been handed out to anybody when it got its last one.
     pub(crate) last_served: u64,
     pub(crate) run_times: RunTimes,
+    /// What its arrays share.
+    pub(crate) kinds: Kinds,
     /// Modules that no new job may use.
     pub(crate) quarantined: BTreeMap<ModuleId, Quarantine>,
     pub(crate) entitlement: Entitlement,
@@ -104,6 +110,7 @@ impl Tenant {
             served: 0,
             last_served: 0,
             run_times: RunTimes::default(),
+            kinds: Kinds::default(),
             quarantined: BTreeMap::new(),
             entitlement: Entitlement::default(),
             starving: None,
@@ -142,14 +149,17 @@ impl Tenant {
         self.jobs.push(Some(Box::new(job)));
     }
 
-    /// Forgets a job and the keys of its submissions.
+    /// Forgets a job and the keys of its submissions. What is returned has no arrays any more.
     pub(crate) fn remove_job(&mut self, number: u32) -> Option<Box<Job>> {
-        let job = self.jobs.get_mut(number.checked_sub(1)? as usize)?.take()?;
+        let mut job = self.jobs.get_mut(number.checked_sub(1)? as usize)?.take()?;
         if let Some(at) = job.ended {
             self.ended.remove(&(at, number));
         }
         for key in &job.keys {
             self.keys.remove(key);
+        }
+        for array in std::mem::take(&mut job.arrays) {
+            self.kinds.give_back(array.into_kind());
         }
         Some(job)
     }
@@ -172,7 +182,7 @@ impl Tenant {
             }
             array.listed = runs;
             let runnable = Runnable {
-                priority: Reverse(array.spec.options.priority),
+                priority: Reverse(array.kind.options.priority),
                 depth: Reverse(array.depth),
                 job: number,
                 array: position,
@@ -183,6 +193,7 @@ impl Tenant {
                 self.runnable.remove(&runnable);
             }
         }
+        job.dirty.shrink_to(DIRTY_KEPT);
     }
 
     /// Whether what it runs is within its policy.

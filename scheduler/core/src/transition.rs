@@ -26,7 +26,7 @@ impl Job {
     fn set_state(&mut self, array: u32, index: u32, state: State) {
         let owner = &mut self.arrays[array as usize];
         let before = std::mem::replace(&mut owner.tasks[index as usize].state, state);
-        owner.counts.shift(before, state, 1);
+        owner.tasks.shift(before, state, 1);
         if before == State::Ready {
             owner.ready.remove(index);
         }
@@ -68,7 +68,7 @@ impl Job {
             (0_u32..).zip(&owner.tasks).filter(|(_, task)| free(task)).map(|(index, _)| index).collect();
         for (first, count) in runs(&indexes) {
             owner.ready.insert(first, first + count);
-            owner.counts.shift(State::Waiting, State::Ready, count);
+            owner.tasks.shift(State::Waiting, State::Ready, count);
             for task in &mut owner.tasks[first as usize..(first + count) as usize] {
                 task.state = State::Ready;
             }
@@ -98,7 +98,7 @@ impl Job {
         let owner = self.array_mut(array);
         owner.ready.remove_ascending(indexes);
         let count = u32::try_from(indexes.len()).unwrap_or(u32::MAX);
-        owner.counts.shift(State::Ready, State::Assigned, count);
+        owner.tasks.shift(State::Ready, State::Assigned, count);
         let mut attempts = Vec::with_capacity(indexes.len());
         for index in indexes {
             let task = &mut owner.tasks[*index as usize];
@@ -207,7 +207,7 @@ impl Job {
         let owner = self.array_mut(array);
         owner.closed_gates += 1;
         let ready = std::mem::take(&mut owner.ready);
-        owner.counts.shift(State::Ready, State::Waiting, ready.len());
+        owner.tasks.shift(State::Ready, State::Waiting, ready.len());
         for (start, end) in ready.ranges() {
             for task in &mut owner.tasks[start as usize..end as usize] {
                 task.state = State::Waiting;
