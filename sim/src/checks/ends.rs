@@ -10,6 +10,8 @@ use crate::{Checked, ensure};
 
 /// What every run may take to heal: hosts come back, the scheduler waits for them, retries wait.
 const HEALING: u64 = 90_000_000;
+/// How long policies wait for what could not run, at most: their default, and a look.
+const UNRUNNABLE_AFTER: u64 = 610_000_000;
 /// How much longer a task may take whose tenant has a limit of CPU: hosts are told their parts of it a few times a second.
 const HELD_BACK: u64 = 300_000;
 /// How long after the last end everything has come to rest.
@@ -63,7 +65,9 @@ impl World {
         let work: u64 = self.clients.iter().map(tasks).sum();
         let limited = self.policies.iter().any(|tenant| tenant.cpu.is_some() || tenant.borrow.is_some());
         let held_back = if limited { HELD_BACK } else { 0 };
-        let bound = self.now + HEALING + work * (LONGEST_HEALED + 50_000 + held_back);
+        // What needs more than a lowered limit allows is waited for, as what fits no host is.
+        let patience = if self.plan.changes.is_empty() { 0 } else { UNRUNNABLE_AFTER };
+        let bound = self.now + HEALING + patience + work * (LONGEST_HEALED + 50_000 + held_back);
         self.run_until(bound, Self::is_over)?;
         let Some(core) = self.scheduler.core() else {
             return ensure(false, "every_job_ends_in_time", || "the scheduler does not run".to_owned());
