@@ -166,7 +166,8 @@ pub enum Problem {
     },
     /// A tenant that could never run anything.
     #[error(
-        "{key}: {value} and no guarantee leave the tenant less than the least that it can be held to, so it could never run anything; allow at least 0.01, or guarantee a core"
+        "{key}: {value} and no guarantee leave the tenant less than the least that it can be held to, so it \
+         could never run anything; allow at least 0.01, or guarantee a core"
     )]
     Never {
         /// The key.

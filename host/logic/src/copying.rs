@@ -4,7 +4,7 @@
 //! a partition that it had dropped since is not kept, and nothing is kept for a session that is over. So what a host answers to an
 //! order is what it has, in the order in which the scheduler spoke.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use partita_types::{MoveId, OutputInfo, PartitionId, StoredPartition};
 
@@ -23,6 +23,8 @@ impl Copying {
     /// The scheduler had partitions dropped: a copy of them that is under way is not kept.
     pub fn dropped(&mut self, ids: &[PartitionId]) {
         if !self.orders.is_empty() {
+            // Both are up to ten thousands.
+            let ids: BTreeSet<PartitionId> = ids.iter().copied().collect();
             for partitions in self.orders.values_mut() {
                 partitions.retain(|partition| !ids.contains(&partition.id));
             }

@@ -194,7 +194,8 @@ pub(crate) fn explain_hold(hold: &Hold, tenant: &Tenant) -> String {
         }
         Hold::Cpu { limit } => {
             format!(
-                "tenant {name} runs as many tasks at once as its limit cpu allows, one for each core or part of one: {limit}"
+                "tenant {name} runs as many tasks at once as its limit cpu allows, one for each core or part of one: \
+                 {limit}"
             )
         }
         Hold::ConcurrentMemory { needed, used, limit } => format!(
@@ -227,7 +228,8 @@ pub(crate) fn explain_hold(hold: &Hold, tenant: &Tenant) -> String {
             explain_excess(excess)
         ),
         Hold::LiveBytes { adds, live, target } => format!(
-            "live bytes: its outputs would add about {} to {} that are alive or expected at the hosts with room, of which {} are to be used; tasks that read them go first",
+            "live bytes: its outputs would add about {} to {} that are alive or expected at the hosts with room, \
+             of which {} are to be used; tasks that read them go first",
             ByteSize(*adds),
             ByteSize(*live),
             ByteSize(*target)
@@ -240,10 +242,12 @@ pub(crate) fn explain_hold(hold: &Hold, tenant: &Tenant) -> String {
             format!("wants {needed} of {resource}, and the most that an attached host with its labels has is {largest}")
         }
         Hold::Busy { reclaimed: 1.., own, .. } => format!(
-            "tenant {name} has {own} frames running, less than its guarantee; what others use of that is being taken back"
+            "tenant {name} has {own} frames running, less than its guarantee; what others use of that is being \
+             taken back"
         ),
         Hold::Busy { hosts, slots, own, .. } => format!(
-            "fair share: the {slots} places for frames at {hosts} hosts, or their memory or resources, are taken; tenant {name} has {own} frames running"
+            "fair share: the {slots} places for frames at {hosts} hosts, or their memory or resources, are taken; \
+             tenant {name} has {own} frames running"
         ),
     }
 }
