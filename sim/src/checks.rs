@@ -23,6 +23,9 @@ use crate::ledger::Ledger;
 use crate::world::World;
 use crate::{Checked, ensure};
 
+/// How many events there are between two looks at who could take turns.
+const TURNS_EVERY: u64 = 8;
+
 /// What was, as far as the checks need it.
 #[derive(Debug, Default)]
 pub(crate) struct History {
@@ -44,6 +47,8 @@ pub(crate) struct History {
     to_stop: BTreeMap<AttemptId, HostId>,
     /// Frames that others got while a tenant had nothing.
     passed_over: BTreeMap<TenantId, u32>,
+    /// Since when a tenant has nothing, though a host could let it take turns.
+    without_turn: BTreeMap<TenantId, u64>,
     /// Which start of each host attached last.
     incarnations: BTreeMap<HostName, Incarnation>,
     /// What clients were told.
@@ -166,6 +171,9 @@ impl World {
         self.limits_that_were_lowered_are_approached()?;
         self.parts_of_a_limit_are_no_more_than_it()?;
         self.higher_priority_goes_first()?;
+        if self.history.events.is_multiple_of(TURNS_EVERY) {
+            self.nobody_waits_behind_long_tasks()?;
+        }
         if self.history.events.is_multiple_of(self.plan.check_every.max(1)) {
             self.check_everything()?;
         }

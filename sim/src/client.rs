@@ -139,6 +139,11 @@ impl Client {
         self.plan.arrays.get(array.0 as usize).is_some_and(|array| array.memoise)
     }
 
+    /// Whether each task of an array takes seconds.
+    pub(crate) fn is_long(&self, array: ArrayIndex) -> bool {
+        self.plan.arrays.get(array.0 as usize).is_some_and(|array| array.long)
+    }
+
     /// How much memory a task needs, in MiB.
     pub(crate) fn needs(&self, task: TaskId) -> Option<u64> {
         self.plan.arrays.get(task.array.0 as usize)?.needs

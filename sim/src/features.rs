@@ -34,6 +34,10 @@ impl Plan {
             self.tenants.iter_mut().for_each(|tenant| limit_cpu(&mut limits, tenant));
             self.changes.iter_mut().for_each(|change| limit_cpu(&mut limits, &mut change.policy));
         }
+        let mut crowds = random.fork();
+        if crowds.chance(30) {
+            self.jobs.iter_mut().for_each(|job| lengthen(&mut crowds, job));
+        }
     }
 
     /// Lets the journal be compacted at times, and be moved.
@@ -47,6 +51,14 @@ impl Plan {
         if random.chance(15) && !quiet {
             self.faults.push(Fault { at: random.below(end), what: FaultKind::Move { again: random.below(5_000) } });
         }
+    }
+}
+
+/// Lets each task of an array take seconds, so that tenants wait for each other unless they take turns.
+fn lengthen(random: &mut Random, job: &mut JobPlan) {
+    let chosen = random.chance(40);
+    if let Some(array) = job.arrays.iter_mut().find(|array| array.tasks.is_some_and(|tasks| tasks <= 12)) {
+        array.long = chosen && !array.upload && !array.poison;
     }
 }
 

@@ -6,7 +6,7 @@ use partita_types::{
     AttemptId, ByteSize, Cause, CpuTime, FailedAttempt, Failure, Frame, PartitionId, Report, SucceededBatch, Usage,
 };
 
-use crate::guest::{Behaviour, WALL_TIME};
+use crate::guest::{Behaviour, LONG, WALL_TIME};
 use crate::world::{Step, Word, World};
 use crate::{Checked, ensure};
 
@@ -205,6 +205,9 @@ impl World {
         let needed = self.client_of(attempt.task.job).and_then(|client| client.needs(attempt.task));
         if behaviour.cause.is_none() && needed.is_some_and(|needed| memory < ByteSize::mib(needed)) {
             behaviour.cause = Some(Cause::Memory);
+        }
+        if self.client_of(attempt.task.job).is_some_and(|client| client.is_long(attempt.task.array)) {
+            behaviour.micros += LONG;
         }
         let slow = if self.healed { 1 } else { self.plan.hosts[position].slow.max(1) };
         if behaviour.cause != Some(Cause::WallTime) {

@@ -202,6 +202,8 @@ pub struct ArrayPlan {
     pub crashes: bool,
     /// Whether its tasks take outputs of earlier ones that did the same.
     pub memoise: bool,
+    /// Whether each of its tasks takes seconds.
+    pub long: bool,
     /// What its tasks need of a host.
     pub host: FeaturePlan,
 }
@@ -223,6 +225,7 @@ impl Default for ArrayPlan {
             added: None,
             crashes: false,
             memoise: false,
+            long: false,
             host: FeaturePlan::default(),
         }
     }

@@ -118,6 +118,7 @@ impl Shrinker {
                     inputs: array.inputs.clone(),
                     upload: array.upload,
                     added: array.added,
+                    long: array.long,
                     ..ArrayPlan::default()
                 };
                 self.try_change(|plan| plan.jobs[job].arrays[array] = simple(&plan.jobs[job].arrays[array]));

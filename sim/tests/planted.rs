@@ -116,6 +116,11 @@ fn rates_that_are_not_divided_anew_when_a_frame_ends_are_found() {
 }
 
 #[test]
+fn a_tenant_that_gets_more_turns_than_its_share_is_found() {
+    is_found("overcommit-beyond-share", 20, &["only_who_has_less_gets_more"]);
+}
+
+#[test]
 fn no_planted_fault_is_without_a_test() {
     let tests = include_str!("planted.rs");
     for plant in Plant::all() {

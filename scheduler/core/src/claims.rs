@@ -13,6 +13,7 @@ use crate::Core;
 use crate::array::Array;
 use crate::frame::LiveFrame;
 use crate::host::Host;
+use crate::overcommit::Places;
 use crate::share::{Amount, frame_cpu};
 use crate::tenant::Tenant;
 
@@ -99,19 +100,20 @@ impl Host {
 }
 
 impl Core {
-    /// Whether a host has room for a frame beside what is claimed there by others. `strict` counts a core that is taken as
-    /// taken, though a long frame might wait for it at the host.
+    /// Whether a host has room for a frame beside what is claimed there by others, in `places`. `strict` counts a core that is
+    /// taken as taken, though a long frame might wait for it at the host.
     pub(crate) fn has_room_for(
         &self,
         host: &Host,
         need: &Need,
         (tenant, array): (TenantId, (u32, u32)),
         strict: bool,
+        places: Places,
     ) -> bool {
         // Whoever has nothing anywhere waits at a host even with short tasks: long ones of others may never leave time for
         // them, because one of those follows as soon as one ends.
         let has_nothing = self.tenants.get(tenant.0 as usize).is_some_and(|tenant| tenant.usage.frames == 0);
-        let fits = host.free_slots(need.long || has_nothing) > 0 && host.has_all_of(need);
+        let fits = self.free_places(host, need.long || has_nothing, tenant, places) > 0 && host.has_all_of(need);
         if !fits || (self.claims.is_empty() && !strict) {
             return fits;
         }
@@ -183,6 +185,12 @@ impl Core {
                 }
         });
         self.claims = claims;
+    }
+
+    /// Whether room is kept for an array of a tenant.
+    pub(crate) fn has_array_claim(&self, tenant: TenantId) -> bool {
+        let for_array = |claim: &Claim| matches!(claim.held_for, ClaimFor::Array { .. });
+        self.claims.iter().any(|claim| claim.tenant == tenant && for_array(claim))
     }
 
     /// Keeps room at the host where a large frame will soonest find it. Each tenant has one such claim at most, and each host.

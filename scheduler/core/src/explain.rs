@@ -4,7 +4,9 @@ use partita_types::{ArrayIndex, AttemptId, AttemptNumber, ByteSize, HostName, Jo
 
 use crate::Core;
 use crate::array::{Array, Input};
+use crate::claims::Need;
 use crate::job::Job;
+use crate::overcommit::Places;
 use crate::plan::Hold;
 use crate::share::{Excess, Withheld};
 use crate::task::{Place, State};
@@ -79,7 +81,8 @@ impl Core {
         let why = if frame.speculative { " (speculative: an earlier one runs for very long)" } else { "" };
         let rates = self.tenants.get(frame.job.tenant.0 as usize).and_then(|tenant| tenant.rates.as_ref());
         let rate = rates.map(|rates| format!(", where its tenant may use {}", rates.told(host.id)));
-        Some(format!("attempt {number}{why} is at host {}{how}{}", host.name, rate.unwrap_or_default()))
+        let turns = if frame.beyond { ", where tenants take turns on the cores" } else { "" };
+        Some(format!("attempt {number}{why} is at host {}{how}{turns}{}", host.name, rate.unwrap_or_default()))
     }
 
     fn explain_waiting(&self, job: &Job, array: u32, index: u32) -> String {
@@ -122,12 +125,14 @@ impl Core {
             let names: Vec<&str> = self.known_hosts.awaited().take(HOSTS_NAMED).map(HostName::as_str).collect();
             return format!("the scheduler was restarted, and waits for hosts to come back: {}", names.join(", "));
         }
-        match self.candidates(tenant, array, (job.id.number, position), memory, &self.standing(tenant)) {
+        let key = (job.id.number, position);
+        match self.candidates(tenant, array, key, memory, &self.standing(tenant), Places::Usual) {
             Err(hold @ Hold::Busy { .. }) => {
                 let (place, all) = self.place_in_order(tenant);
                 format!(
-                    "{}; its place is {place} of {all} tenants with tasks that are ready",
-                    explain_hold(&hold, tenant)
+                    "{}; its place is {place} of {all} tenants with tasks that are ready{}",
+                    explain_hold(&hold, tenant),
+                    self.explain_turns(tenant, &Need::of(tenant, array, memory))
                 )
             }
             Err(hold) => explain_hold(&hold, tenant),

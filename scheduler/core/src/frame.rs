@@ -42,6 +42,8 @@ pub(crate) struct LiveFrame {
     pub(crate) speculative: bool,
     /// Bytes that it is expected to write.
     pub(crate) expected: u64,
+    /// Whether it was handed out beyond the usual places of its host, which lets tenants take turns on its cores.
+    pub(crate) beyond: bool,
 }
 
 const _: () = assert!(size_of::<LiveFrame>() <= 88, "with a task and its frame, a task that runs alone costs more");
@@ -115,6 +117,11 @@ impl Frames {
 
     pub(crate) fn get_mut(&mut self, slot: u32) -> Option<&mut LiveFrame> {
         self.slots.get_mut(slot as usize)?.as_mut()
+    }
+
+    /// The frame that was handed out last.
+    pub(crate) fn latest_mut(&mut self) -> Option<&mut LiveFrame> {
+        self.get_mut(self.slot_of(FrameId(self.last))?)
     }
 
     /// The slot of a frame that still exists.

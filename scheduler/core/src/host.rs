@@ -138,12 +138,12 @@ impl Host {
         self.frame_count().saturating_add(self.long_frames.saturating_mul(FRAMES_PER_CORE - 1))
     }
 
-    /// Whether one more frame is not too many, whatever it is.
-    pub(crate) fn has_slot(&self) -> bool {
+    /// Whether one more frame is not more than usual, whatever it is.
+    pub(crate) fn has_usual_slot(&self) -> bool {
         self.frame_count() < self.slots()
     }
 
-    fn frame_count(&self) -> u32 {
+    pub(crate) fn frame_count(&self) -> u32 {
         u32::try_from(self.frames.len()).unwrap_or(u32::MAX)
     }
 

@@ -16,6 +16,7 @@ use crate::failure::ATTEMPTS_MAX;
 use crate::job::Job;
 use crate::kinds::Kind;
 use crate::lives::in_its_life;
+use crate::overcommit::{Places, TIMES_USUAL};
 use crate::share::Amount;
 use crate::task::{Counts, Place, State};
 
@@ -62,6 +63,8 @@ impl Core {
         what_arrays_share_is_in_use(self)?;
         an_assigned_task_is_in_exactly_one_frame(self)?;
         a_lost_host_has_nothing(self)?;
+        places_beyond_the_usual_are_counted(self)?;
+        self.only_who_has_less_gets_more()?;
         retractions_are_bounded(self)?;
         nothing_that_fits_is_left_waiting(self)?;
         nothing_is_borrowed_beyond_its_limit(self)?;
@@ -86,7 +89,8 @@ fn hosts_are_never_overcommitted(core: &Core) -> Checked {
     for host in core.hosts.iter().filter(|host| host.is_attached()) {
         let frames = host.frames.len() as u64;
         let resources = host.resources.iter().all(|(name, used)| *used <= host.resource(name));
-        let fits = frames <= u64::from(host.slots()) && host.memory <= host.capacity.memory.0 && resources;
+        let slots = u64::from(host.slots());
+        let fits = frames <= slots * u64::from(TIMES_USUAL) && host.memory <= host.capacity.memory.0 && resources;
         ensure(fits, "hosts_are_never_overcommitted", || {
             format!("host {}: {frames} frames, {} bytes", host.name, host.memory)
         })?;
@@ -337,12 +341,27 @@ fn a_lost_host_has_nothing(core: &Core) -> Checked {
     Ok(())
 }
 
+/// I8: without those beyond them, no host has more than its usual frames.
+fn places_beyond_the_usual_are_counted(core: &Core) -> Checked {
+    for host in core.hosts.iter().filter(|host| host.is_attached()) {
+        let frames = host.frames.iter().filter_map(|slot| core.frames.get(*slot));
+        let usual = frames.filter(|frame| !frame.beyond).count() as u64;
+        ensure(usual <= u64::from(host.slots()), "places_beyond_the_usual_are_counted", || {
+            format!("host {}: {usual} of {} frames are in usual places", host.name, host.frames.len())
+        })?;
+    }
+    Ok(())
+}
+
 fn nothing_that_fits_is_left_waiting(core: &Core) -> Checked {
     if core.known_hosts.are_awaited() {
         return Ok(());
     }
+    let beyond = core.sharing().map(Places::Beyond);
     for tenant in &core.tenants {
-        let plan = core.plan_frame(tenant.id).plan;
+        let beyond = beyond.filter(|places| core.may_have(*places, tenant));
+        let mut plans = [Some(Places::Usual), beyond].into_iter().flatten();
+        let plan = plans.find_map(|places| core.plan_frame(tenant.id, places).plan);
         ensure(plan.is_none(), "nothing_that_fits_is_left_waiting", || format!("tenant {}: {plan:?}", tenant.name))?;
     }
     Ok(())

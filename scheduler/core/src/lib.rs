@@ -40,6 +40,7 @@ mod lives;
 mod locations;
 mod modules;
 mod moves;
+mod overcommit;
 mod packed;
 mod pairs;
 mod placement;
@@ -144,6 +145,8 @@ pub struct Core {
     handed_out: u64,
     /// Tenants whose frames have changed since hosts were told their parts of its limit.
     undivided: BTreeSet<TenantId>,
+    /// Who got frames beyond the usual places of hosts during this event, and what it had before each, in thirds of cores.
+    granted: Vec<(TenantId, u64)>,
 }
 
 impl Core {
@@ -165,6 +168,7 @@ impl Core {
     pub fn apply(&mut self, now: Timestamp, event: Event, actions: &mut Vec<Action>) {
         self.now = self.now.max(now);
         self.effort.begin();
+        self.granted.clear();
         if self.timers.begin_recovery(self.now) {
             self.known_hosts.await_all(self.now);
             self.begin_life(actions);

@@ -8,6 +8,7 @@ use crate::Core;
 use crate::action::{Action, HostCommand};
 use crate::frame::LiveFrame;
 use crate::framing;
+use crate::overcommit::Places;
 use crate::plan::Plan;
 use crate::share::frame_cpu;
 
@@ -30,31 +31,44 @@ impl Core {
         }
         self.prune_claims();
         let mut assignments = Assignments::new();
-        // A second round for those whom the first frames of others have left more.
-        while self.place_round(&mut assignments) {}
+        loop {
+            // A second round for those whom the first frames of others have left more.
+            while self.place_round(&mut assignments, Places::Usual) {}
+            let beyond = self.sharing().map(Places::Beyond);
+            if !beyond.is_some_and(|places| self.place_round(&mut assignments, places)) {
+                break;
+            }
+        }
         self.divide_rates(actions);
         send(assignments, actions);
         self.reclaim_guarantees(actions);
     }
 
     /// Each step makes one frame or rules one tenant out. Returns whether a tenant that was ruled out may have a chance again.
-    fn place_round(&mut self, assignments: &mut Assignments) -> bool {
+    fn place_round(&mut self, assignments: &mut Assignments, places: Places) -> bool {
         let capacity = self.capacity();
         let mut passed = BTreeSet::new();
         let (mut withheld, mut again) = (false, false);
-        while self.has_room()
-            && let Some(tenant) = self.next_tenant(capacity, &passed)
+        while self.has_room(places)
+            && let Some(tenant) = self.next_tenant(capacity, &passed, places)
         {
-            let planned = self.plan_frame(tenant);
+            let planned = self.plan_frame(tenant, places);
             // Nobody jumps a queue by being too large: only whose turn it is keeps room for itself.
-            if let Some((array, need)) = planned.blocked.filter(|_| passed.is_empty())
+            let claims_more = places == Places::Usual || !self.has_array_claim(tenant);
+            if let Some((array, need)) = planned.blocked.filter(|_| passed.is_empty() && claims_more)
                 && self.claim_for_array(tenant, array, &need)
             {
                 continue;
             }
             withheld |= planned.withheld;
             let claims = self.claims.len();
+            let had = self.tenants[tenant.0 as usize].usage.cpu_thirds;
             let placed = planned.plan.is_some_and(|plan| self.hand_out(plan, assignments));
+            if placed && places != Places::Usual {
+                self.note_beyond(tenant, had);
+                // Who was passed over because a host had frames of its own only may take turns there now.
+                again |= !passed.is_empty();
+            }
             // A claim that is settled leaves its room to those who were passed over for it.
             again |= placed && (withheld || self.claims.len() < claims);
             if !placed {
@@ -108,6 +122,7 @@ impl Core {
             started: false,
             speculative,
             expected,
+            beyond: false,
         };
         self.reserve(slot, live);
         self.settle_claim(job.tenant, (job.number, array.0), memory);

@@ -16,6 +16,7 @@ use crate::claims::Need;
 use crate::history::Lot;
 use crate::host::Host;
 use crate::job::Job;
+use crate::overcommit::Places;
 use crate::planted::Bug;
 use crate::share::{Amount, Standing, Withheld};
 use crate::task::Place;
@@ -134,10 +135,16 @@ impl Hold {
 }
 
 impl Core {
-    /// The tenant whose turn it is, among those with something to run that are not in `passed`.
-    pub(crate) fn next_tenant(&self, capacity: Amount, passed: &BTreeSet<TenantId>) -> Option<TenantId> {
+    /// The tenant whose turn it is, among those with something to run that are not in `passed` and may have such places.
+    pub(crate) fn next_tenant(
+        &self,
+        capacity: Amount,
+        passed: &BTreeSet<TenantId>,
+        places: Places,
+    ) -> Option<TenantId> {
         let candidates =
             self.tenants.iter().filter(|tenant| !tenant.runnable.is_empty() && !passed.contains(&tenant.id));
+        let candidates = candidates.filter(|tenant| self.may_have(places, tenant));
         let weight = |tenant: &Tenant| tenant.policy.as_ref().map_or(1, |policy| policy.quota.weight);
         let lightest = || self.tenants.iter().min_by_key(|tenant| weight(tenant)).map(|tenant| tenant.id);
         let starves = if self.has(Bug::LightestTenantStarves) { lightest() } else { None };
@@ -155,13 +162,16 @@ impl Core {
     }
 
     /// Whether any host could take a frame of anything.
-    pub(crate) fn has_room(&self) -> bool {
-        let has_room = |host: &Host| host.free_slots(false) > 0 || host.free_slots(true) > 0;
+    pub(crate) fn has_room(&self, places: Places) -> bool {
+        let has_room = |host: &Host| match places {
+            Places::Usual => host.free_slots(false) > 0 || host.free_slots(true) > 0,
+            Places::Beyond(_) => host.is_held() && (host.free_beyond(false) > 0 || host.free_beyond(true) > 0),
+        };
         self.hosts.iter().any(|host| host.takes_part() && has_room(host))
     }
 
-    /// The next frame of a tenant, if there is room for any.
-    pub(crate) fn plan_frame(&self, tenant: TenantId) -> Planned {
+    /// The next frame of a tenant, if there is room for any in such places.
+    pub(crate) fn plan_frame(&self, tenant: TenantId, places: Places) -> Planned {
         let mut planned = Planned { plan: None, blocked: None, withheld: false };
         let Some(tenant) = self.tenants.get(tenant.0 as usize) else { return planned };
         let standing = self.standing(tenant);
@@ -171,13 +181,13 @@ impl Core {
             let Some(job) = tenant.job(runnable.job) else { break };
             let array = job.array(runnable.array);
             if array.memoises()
-                && let Some(plan) = self.plan_reuse(tenant, job, runnable.array, &standing)
+                && let Some(plan) = self.plan_reuse(tenant, job, runnable.array, &standing, places)
             {
                 planned.plan = Some(plan);
                 return planned;
             }
             for lot in array.lots() {
-                match self.candidates(tenant, array, runnable.key(), lot.memory, &standing) {
+                match self.candidates(tenant, array, runnable.key(), lot.memory, &standing, places) {
                     // What goes first waits for bytes to be given up; what adds some would let it wait for ever.
                     Ok(_) if enough && self.adds_bytes(tenant, array, runnable.key()) => planned.withheld = true,
                     Ok(hosts) => {
@@ -208,6 +218,7 @@ impl Core {
         position: (u32, u32),
         needed: u64,
         standing: &Standing,
+        places: Places,
     ) -> Result<Vec<HostId>, Hold> {
         self.effort.note(1 + self.hosts.len());
         let policy = tenant.policy.as_ref().ok_or(Hold::NoPolicy)?;
@@ -218,7 +229,7 @@ impl Core {
         let strong = || attached().filter(|host| host.isolation >= policy.minimum_isolation);
         // What is guaranteed is not to wait at a host behind what somebody borrows.
         let strict = standing.others_borrow && tenant.entitlement.covers(tenant.used().plus(need.amount()));
-        let free = |host: &&Host| self.has_room_for(host, &need, (tenant.id, position), strict);
+        let free = |host: &&Host| self.has_room_for(host, &need, (tenant.id, position), strict, places);
         let hosts: Vec<HostId> = strong().filter(free).map(|host| host.id).collect();
         if !hosts.is_empty() {
             return self.within_budget(tenant, array, position, hosts);
@@ -231,7 +242,7 @@ impl Core {
             return Err(Hold::Draining);
         }
         let slots = suited().map(Host::slots).fold(0, u32::saturating_add);
-        let lacks_room = suited().any(|host| host.free_slots(need.long) > 0);
+        let lacks_room = suited().any(|host| self.free_places(host, need.long, tenant.id, places) > 0);
         let reclaimed = self.reclaimed_for(tenant.id);
         Err(Hold::Busy { hosts, slots, own: tenant.usage.frames, lacks_room, reclaimed })
     }

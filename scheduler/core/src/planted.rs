@@ -34,11 +34,13 @@ pub enum Bug {
     LastCopyDroppedInMove,
     /// Hosts are not told anew what they have of a limit of CPU when a frame ends.
     RatesOutliveFrames,
+    /// Tenants get frames beyond the usual places of hosts, whatever their share is.
+    OvercommitBeyondShare,
 }
 
 impl Bug {
     /// Every bug.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::StaleAttemptAccepted,
         Self::QuotaKeptOnHostLoss,
         Self::LostWakeUp,
@@ -52,6 +54,7 @@ impl Bug {
         Self::DoubleStartOnRetraction,
         Self::LastCopyDroppedInMove,
         Self::RatesOutliveFrames,
+        Self::OvercommitBeyondShare,
     ];
 
     /// How it is called on a command line.
@@ -71,6 +74,7 @@ impl Bug {
             Self::DoubleStartOnRetraction => "double-start-on-retraction",
             Self::LastCopyDroppedInMove => "last-copy-dropped-in-move",
             Self::RatesOutliveFrames => "rates-outlive-frames",
+            Self::OvercommitBeyondShare => "overcommit-beyond-share",
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::action::{Action, HostCommand};
 use crate::claims::{Claim, ClaimFor, Need};
 use crate::frame::LiveFrame;
 use crate::host::Host;
+use crate::overcommit::Places;
 use crate::plan::Hold;
 use crate::share::{Amount, frame_cpu};
 use crate::tenant::Tenant;
@@ -114,7 +115,7 @@ impl Core {
             if !covered || array.ready.len() <= under_way {
                 return None;
             }
-            match self.candidates(tenant, array, runnable.key(), need.memory, &standing) {
+            match self.candidates(tenant, array, runnable.key(), need.memory, &standing, Places::Usual) {
                 Err(Hold::Busy { .. }) => return Some(need),
                 Err(hold) if hold.holds_tenant() => return None,
                 Ok(_) | Err(_) => {}

@@ -300,6 +300,7 @@ impl Core {
             started: false,
             speculative: false,
             expected: 0,
+            beyond: !self.hosts[host.0 as usize].has_usual_slot(),
         };
         self.reserve(slot, frame);
         self.release_or_reap(slot)
@@ -314,7 +315,8 @@ impl Core {
         let policy = tenant.policy.as_ref()?;
         let host = &self.hosts[host.0 as usize];
         let need = Need::of(tenant, array, memory);
-        let at_host = host.has_slot() && host.has_all_of(&need);
+        // What runs there beyond the usual places goes on there.
+        let at_host = host.free_beyond(false) > 0 && host.has_all_of(&need);
         let quota = &policy.quota;
         let in_quota = tenant.usage.frames < quota.frames()
             && tenant.usage.memory.saturating_add(memory) <= quota.concurrent_memory.0;

@@ -17,6 +17,7 @@ use crate::action::{Action, HostCommand};
 use crate::claims::Need;
 use crate::frame::LiveFrame;
 use crate::host::Host;
+use crate::overcommit::Places;
 use crate::plan::BYTES_PER_MICRO;
 use crate::planted::Bug;
 
@@ -137,8 +138,8 @@ impl Core {
         let Some(policy) = tenant.and_then(|tenant| tenant.policy.as_ref()) else { return false };
         let need = Need { memory: frame.memory, long: frame.long, features: frame.needs.clone() };
         let array = (frame.job.number, frame.array.0);
-        let fits =
-            to.isolation >= policy.minimum_isolation && self.has_room_for(to, &need, (frame.job.tenant, array), false);
+        let fits = to.isolation >= policy.minimum_isolation
+            && self.has_room_for(to, &need, (frame.job.tenant, array), false, Places::Usual);
         let asked = self.retractions.asked.contains_key(&frame.id) || self.retractions.moved_lately(frame, self.now);
         frame.long
             && untouched

@@ -14,6 +14,7 @@ use partita_types::{ArrayIndex, AttemptId, AttemptNumber, HostId, JobId, TaskId,
 use crate::Core;
 use crate::array::{Array, Input};
 use crate::job::Job;
+use crate::overcommit::Places;
 use crate::plan::Plan;
 use crate::share::Standing;
 use crate::task::{Place, State};
@@ -144,7 +145,14 @@ impl Core {
     }
 
     /// A frame of copies for the first ready tasks of an array whose outputs one host has already, if it has room for it.
-    pub(crate) fn plan_reuse(&self, tenant: &Tenant, job: &Job, array: u32, standing: &Standing) -> Option<Plan> {
+    pub(crate) fn plan_reuse(
+        &self,
+        tenant: &Tenant,
+        job: &Job,
+        array: u32,
+        standing: &Standing,
+        places: Places,
+    ) -> Option<Plan> {
         let owner = job.array(array);
         let mut found: Option<HostId> = None;
         let (mut indexes, mut reuse) = (Vec::new(), Vec::new());
@@ -157,7 +165,7 @@ impl Core {
             }
         }
         let host = found?;
-        let candidates = self.candidates(tenant, owner, (job.id.number, array), 0, standing);
+        let candidates = self.candidates(tenant, owner, (job.id.number, array), 0, standing, places);
         let long = tenant.run_times.get(owner.kind.learned).is_long();
         let room = candidates.is_ok_and(|hosts| hosts.contains(&host));
         room.then_some(Plan { job: job.id, array, host, indexes, memory: 0, long, reuse, speculative: false })

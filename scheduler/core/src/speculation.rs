@@ -25,6 +25,7 @@ use crate::action::Action;
 use crate::array::Array;
 use crate::invariants::{Checked, ensure};
 use crate::lives::is_worn_out;
+use crate::overcommit::Places;
 use crate::pairs::Pair;
 use crate::placement::{Assignments, send};
 use crate::plan::{Plan, cheapest};
@@ -113,8 +114,9 @@ impl Core {
         }
         let first = self.frames.get(job.slot_of(task.array, task.index, number)?)?.host;
         let memory = array.memory_of(task.index);
-        let mut hosts =
-            self.candidates(tenant, array, (job.id.number, position), memory, &self.standing(tenant)).ok()?;
+        let standing = self.standing(tenant);
+        let key = (job.id.number, position);
+        let mut hosts = self.candidates(tenant, array, key, memory, &standing, Places::Usual).ok()?;
         hosts.retain(|id| *id != first && self.is_idle(*id) && !self.has_crashed_at(array, task.index, *id));
         if hosts.is_empty() {
             return None;

@@ -4,7 +4,7 @@
 use partita_core::{JobEnd, JobView, Reply, Request};
 use partita_types::{ArrayIndex, HostId, JobId, TaskId};
 
-use crate::guest::LONGEST_HEALED;
+use crate::guest::{LONG, LONGEST_HEALED};
 use crate::world::{Step, World};
 use crate::{Checked, ensure};
 
@@ -58,16 +58,18 @@ impl World {
     ///
     /// Once all is well, the unfinished tasks can at worst run one after the other on one lane, with a round trip each.
     fn every_job_ends_in_time(&mut self) -> Checked {
-        let tasks = |client: &crate::client::Client| {
-            let arrays = (0..client.arrays()).map(|array| u64::from(client.reference.tasks(array as u32)));
-            arrays.sum::<u64>()
-        };
-        let work: u64 = self.clients.iter().map(tasks).sum();
         let limited = self.policies.iter().any(|tenant| tenant.cpu.is_some() || tenant.borrow.is_some());
         let held_back = if limited { HELD_BACK } else { 0 };
+        let work = |client: &crate::client::Client| {
+            let arrays = (0..client.arrays() as u32).map(|array| {
+                let longer = if client.is_long(ArrayIndex(array)) { LONG } else { 0 };
+                u64::from(client.reference.tasks(array)) * (LONGEST_HEALED + 50_000 + held_back + longer)
+            });
+            arrays.sum::<u64>()
+        };
         // What needs more than a lowered limit allows is waited for, as what fits no host is.
         let patience = if self.plan.changes.is_empty() { 0 } else { UNRUNNABLE_AFTER };
-        let bound = self.now + HEALING + patience + work * (LONGEST_HEALED + 50_000 + held_back);
+        let bound = self.now + HEALING + patience + self.clients.iter().map(work).sum::<u64>();
         self.run_until(bound, Self::is_over)?;
         let Some(core) = self.scheduler.core() else {
             return ensure(false, "every_job_ends_in_time", || "the scheduler does not run".to_owned());

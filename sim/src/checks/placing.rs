@@ -1,7 +1,7 @@
 //! What must hold whenever work is handed out.
 
 use partita_core::{RECOVERY_TIME, TaskEnd};
-use partita_types::{ArrayIndex, AttemptId, Frame, HostId, JobId, TaskId, TenantId};
+use partita_types::{ArrayIndex, AttemptId, Frame, FrameId, HostId, JobId, TaskId, TenantId};
 
 use super::History;
 use crate::world::World;
@@ -9,6 +9,11 @@ use crate::{Checked, ensure};
 
 /// Frames that others may get while a tenant that could run something has nothing.
 const PATIENCE: u32 = 60;
+
+/// How long a tenant may have nothing though it could take turns: frames of tasks that were short until now are waited for.
+const TURN_WITHIN: u64 = 2_500_000;
+/// More memory than any task takes, and any is kept for.
+const SPARE: u64 = 512 << 20;
 
 impl World {
     /// Everything about one frame.
@@ -93,7 +98,53 @@ impl World {
     }
 }
 
+impl World {
+    /// I18: whoever has nothing gets something soon, however long the tasks of others are, as long as no guarantee is in the
+    /// way, and a host has memory and less than twice its usual frames.
+    pub(super) fn nobody_waits_behind_long_tasks(&mut self) -> Checked {
+        let Some(core) = self.scheduler.core() else { return Ok(()) };
+        let hosts = core.hosts();
+        let whole = |view: &partita_core::HostView| view.state == "attached" && view.drain.is_none();
+        let recovers = self.now < self.scheduler.started + RECOVERY_TIME.as_micros() as u64;
+        let guarantees = self.policies.iter().any(|tenant| tenant.guaranteed > 0);
+        if recovers || guarantees || hosts.len() < self.hosts.len() || !hosts.iter().all(whole) {
+            self.history.without_turn.clear();
+            return Ok(());
+        }
+        let tenants = core.tenants();
+        let reserved: u64 = tenants.iter().map(|tenant| tenant.concurrent_memory.0).sum();
+        let takes_more = |view: &&partita_core::HostView| {
+            let frames = self.history.frames_at(view.id);
+            frames <= u64::from(view.capacity.cores) * 2 && reserved + SPARE <= view.capacity.memory.0
+        };
+        let room = hosts.iter().any(|view| takes_more(&view));
+        let waiting: Vec<TenantId> = tenants
+            .iter()
+            .filter(|tenant| room && tenant.concurrent_tasks == 0)
+            .map(|tenant| tenant.id)
+            .filter(|tenant| core.jobs(*tenant).iter().any(|job| job.counts.ready > 0 && self.runs_anywhere(job.id)))
+            .collect();
+        self.history.without_turn.retain(|tenant, _| waiting.contains(tenant));
+        for tenant in waiting {
+            let since = *self.history.without_turn.entry(tenant).or_insert(self.now);
+            ensure(self.now <= since + TURN_WITHIN, "nobody_waits_behind_long_tasks", || {
+                let ready = core.jobs(tenant).into_iter().filter(|job| job.counts.ready > 0);
+                let why: Vec<_> = ready.map(|job| core.explain(job.id, None, None)).collect();
+                format!("tenant {tenant} has nothing at any host since {since}: {why:?}")
+            })?;
+        }
+        Ok(())
+    }
+}
+
 impl History {
+    /// How many frames a host has, of which something has not ended.
+    fn frames_at(&self, host: HostId) -> u64 {
+        let own = self.frames.range((host, FrameId(0))..).take_while(|((at, _), _)| *at == host);
+        let open = |attempts: &[AttemptId]| attempts.iter().any(|attempt| self.open.get(attempt) == Some(&host));
+        own.filter(|(_, attempts)| open(attempts)).count() as u64
+    }
+
     /// I33: what finished, as far as the journal knows, is not run again.
     fn nothing_that_succeeded_runs_again(&self, task: TaskId) -> Checked {
         let entry = self.ledger.tasks.get(&task).copied().unwrap_or_default();

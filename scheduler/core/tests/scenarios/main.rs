@@ -15,6 +15,7 @@ mod failures;
 mod hosts;
 mod losses;
 mod memoisation;
+mod overcommit;
 mod placement;
 mod quotas;
 mod rates;

@@ -66,7 +66,7 @@ fn what_is_not_guaranteed_is_never_reclaimed() {
     cluster.submit("others", tasks(100));
     let acme = cluster.submit("acme", tasks(1));
     cluster.advance(Duration::from_secs(60));
-    assert_eq!((assigned(&cluster, acme), cluster.core.preemptions()), (0, 0));
+    assert_eq!((assigned(&cluster, acme), cluster.core.preemptions()), (1, 0), "it takes turns with what runs");
 }
 
 #[test]
