@@ -43,6 +43,7 @@ pub mod jobfile;
 mod log;
 mod outputs;
 mod progress;
+mod tokens;
 mod transport;
 mod view;
 mod watch;
@@ -59,6 +60,7 @@ pub use partita_client_logic::{Cursor, RetryPolicy, Verdict};
 pub use partita_identity::token::Token;
 pub use partita_types as types;
 pub use progress::{ArrayProgress, Progress};
+pub use tokens::IssuedToken;
 pub use tonic::Code;
 pub use transport::Connection;
 pub use view::{

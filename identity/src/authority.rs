@@ -29,7 +29,7 @@ pub const SERVER_CERTIFICATE_LIFETIME: Duration = Duration::from_secs(90 * 24 * 
 const AUTHORITY_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// Certificates start this much in the past, because the clocks of hosts differ.
-const CLOCK_SKEW: Duration = Duration::from_secs(300);
+pub(crate) const CLOCK_SKEW: Duration = Duration::from_secs(300);
 
 /// Largest request that is parsed. A real one has about 300 bytes.
 const REQUEST_MAX: usize = 8 * 1024;

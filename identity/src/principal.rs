@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use partita_types::HostName;
+use partita_types::{HostName, Timestamp};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 
@@ -83,6 +83,12 @@ pub(crate) fn principal_of(der: &[u8]) -> Result<Principal, PrincipalError> {
         uri: uri.chars().take(120).collect(),
         cluster: cluster.chars().take(63).collect(),
     })
+}
+
+/// From when on the certificate `der` is valid.
+pub(crate) fn valid_from(der: &[u8]) -> Result<Timestamp, PrincipalError> {
+    let seconds = parse(der)?.validity().not_before.timestamp();
+    Ok(Timestamp::from_micros(u64::try_from(seconds).unwrap_or(0).saturating_mul(1_000_000)))
 }
 
 fn from_uri(uri: &str, cluster: &str) -> Option<Principal> {

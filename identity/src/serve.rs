@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use futures_util::stream;
-use partita_types::HostName;
+use partita_types::{HostName, Timestamp};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -26,7 +26,8 @@ use tonic::transport::Server;
 use tonic::transport::server::Connected;
 use tracing::{debug, warn};
 
-use crate::principal::{Principal, PrincipalError, principal_of};
+use crate::authority::CLOCK_SKEW;
+use crate::principal::{Principal, PrincipalError, principal_of, valid_from};
 
 /// Connections that the kernel keeps for us while all permits are taken.
 const BACKLOG: u32 = 1024;
@@ -125,6 +126,8 @@ pub struct Peer {
     pub address: SocketAddr,
     /// The host named by the verified client certificate; none if there was no certificate.
     pub host: Option<HostName>,
+    /// When that certificate was issued, to the second.
+    pub certified: Timestamp,
 }
 
 /// A connection after its handshake. Dropping it frees its place.
@@ -271,8 +274,9 @@ impl Door {
         let (tls, limit) = (self.tls.clone(), self.limits.handshake);
         self.handshakes.spawn(async move {
             let stream = handshake(tls, stream, limit).await?;
-            let host = client_host(&stream)?;
-            Ok(Connection { stream, peer: Peer { address, host }, _permit: permit, _place: place })
+            let (host, certified) = client_host(&stream)?.unzip();
+            let peer = Peer { address, host, certified: certified.unwrap_or_default() };
+            Ok(Connection { stream, peer, _permit: permit, _place: place })
         });
     }
 }
@@ -300,11 +304,14 @@ async fn handshake(tls: TlsAcceptor, stream: TcpStream, limit: Duration) -> Resu
     }
 }
 
-/// The host that the verified client certificate names, if there is a certificate.
-fn client_host(stream: &TlsStream<TcpStream>) -> Result<Option<HostName>, Refusal> {
+/// The host that the verified client certificate names, if there is a certificate, and when that was issued.
+fn client_host(stream: &TlsStream<TcpStream>) -> Result<Option<(HostName, Timestamp)>, Refusal> {
     let Some(leaf) = stream.get_ref().1.peer_certificates().and_then(<[_]>::first) else { return Ok(None) };
     match principal_of(leaf).map_err(Refusal::Certificate)? {
-        Principal::Host(name) => Ok(Some(name)),
+        Principal::Host(name) => {
+            let certified = valid_from(leaf).map_err(Refusal::Certificate)?.after(CLOCK_SKEW);
+            Ok(Some((name, certified)))
+        }
         Principal::Scheduler => Err(Refusal::NotAHost),
     }
 }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::authority::AuthorityError;
 use crate::file::FileError;
 
-pub use signer::Signer;
+pub use signer::{OldKeys, Signer};
 pub use verify::{Verifier, inspect};
 
 /// Longest token that is looked at.
@@ -135,6 +135,8 @@ pub struct JoinClaims {
     pub jti: String,
     /// Until when it is valid.
     pub exp: Timestamp,
+    /// When it was issued.
+    pub iat: Timestamp,
 }
 
 /// A token as text. Prints as `[redacted]`; [`Token::expose`] shows it.
@@ -183,6 +185,12 @@ pub enum SignerError {
     Unlisted {
         /// The list of public keys.
         path: String,
+    },
+    /// A rotation too many.
+    #[error("{limit} keys verify tokens already; wait until the tokens of the oldest have expired, or drop them all")]
+    TooManyKeys {
+        /// How many there may be.
+        limit: usize,
     },
     /// Making a key failed.
     #[error("cannot make a signing key")]

@@ -5,7 +5,9 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, EncodingKey};
-use partita_identity::token::{LIFETIME_MAX, Role, Signer, SignerError, Token, TokenError, Verifier, inspect};
+use partita_identity::token::{
+    LEEWAY, LIFETIME_MAX, OldKeys, Role, Signer, SignerError, Token, TokenError, Verifier, inspect,
+};
 use partita_types::{HostName, TenantName, Timestamp};
 use serde_json::{Value, json};
 
@@ -395,6 +397,47 @@ fn times_are_checked_against_the_given_clock_with_five_seconds_of_leeway() {
     for odd_clock in [0, u64::MAX] {
         assert!(forge.verifier.verify(&good, Timestamp::from_micros(odd_clock)).is_err());
     }
+}
+
+#[test]
+fn a_replaced_key_verifies_until_its_last_token_has_expired() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let old = Signer::create("lab").expect("a signer");
+    old.save(directory.path()).expect("saved keys");
+    let last = old.issue(&acme(), "ann", Role::Viewer, LIFETIME_MAX, at(NOW)).expect("a token");
+    let fresh = old.rotate(directory.path(), OldKeys::Verify, at(NOW)).expect("a new key");
+    assert_ne!(fresh.key_id(), old.key_id());
+    let expires = at(NOW).after(LIFETIME_MAX + LEEWAY);
+    let before = at(NOW + LIFETIME_MAX.as_secs());
+    for verifier in [fresh.verifier(), Verifier::load(directory.path()).expect("keys")] {
+        verifier.verify(last.expose(), before).expect("the last token of the old key");
+        // Whoever has the old key cannot make tokens that live longer.
+        let later = at(NOW + LIFETIME_MAX.as_secs() + 60);
+        let forged = old.issue(&acme(), "eve", Role::Admin, HOUR, later).expect("a token");
+        assert!(later > expires);
+        let refused = verifier.verify(forged.expose(), later).unwrap_err();
+        assert!(matches!(refused, TokenError::UnknownKey { .. }), "{refused}");
+        let good = fresh.issue(&acme(), "ann", Role::Viewer, HOUR, later).expect("a token");
+        verifier.verify(good.expose(), later).expect("a token of the new key");
+    }
+    let dropped = Signer::load(directory.path()).expect("keys").rotate(directory.path(), OldKeys::Drop, at(NOW));
+    let dropped = dropped.expect("a new key").verifier();
+    assert!(dropped.verify(last.expose(), at(NOW)).is_err());
+}
+
+#[test]
+fn keys_that_verify_are_few_and_expired_ones_make_room() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut signer = Signer::create("lab").expect("a signer");
+    signer.save(directory.path()).expect("saved keys");
+    for _ in 1..16 {
+        signer = signer.rotate(directory.path(), OldKeys::Verify, at(NOW)).expect("a new key");
+    }
+    let refused = signer.rotate(directory.path(), OldKeys::Verify, at(NOW)).unwrap_err();
+    assert!(matches!(refused, SignerError::TooManyKeys { limit: 16 }), "{refused}");
+    let later = at(NOW).after(LIFETIME_MAX + 10 * LEEWAY);
+    signer.rotate(directory.path(), OldKeys::Verify, later).expect("a new key in the place of expired ones");
+    signer.rotate(directory.path(), OldKeys::Drop, at(NOW)).expect("a new key in the place of all");
 }
 
 #[test]

@@ -140,6 +140,7 @@ fn text(entry: &Entry) -> String {
         Principal::Unknown if entry.address.is_empty() => "somebody".to_owned(),
         Principal::Unknown => format!("somebody at {}", entry.address),
         Principal::Scheduler => "the scheduler".to_owned(),
+        Principal::Local { user } => format!("user {user} at the scheduler"),
     };
     let Entry { sequence, action, object, outcome, .. } = entry;
     let mut text = format!("{sequence:>6}  {}  {who}  {action}", Timestamp::from_micros(entry.at_us));

@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use partita_client::Token;
-use partita_identity::token::{Role, Signer, inspect};
-use partita_scheduler::{Revoked, revoked_path};
+use partita_client::{IssuedToken, Token};
+use partita_identity::token::{OldKeys, Role, Signer, inspect};
+use partita_scheduler::{Issued, Revoked, issued_path, note_issued, note_offline, revoked_path};
 use partita_types::{HostName, ParseUnitError, TenantName, format_duration, parse_duration};
 use serde_json::json;
 
 use crate::app::App;
 use crate::outcome::{Outcome, usage};
-use crate::output::clean;
+use crate::output::{Align, Table, clean};
 
 /// Largest token that is read.
 const TOKEN_MAX: u64 = 64 << 10;
@@ -30,6 +30,16 @@ pub(crate) struct Arguments {
 enum TokenCommand {
     Issue(Issue),
     Revoke(Revoke),
+    /// List the tokens that were issued and have not expired. The tokens themselves are kept nowhere.
+    #[command(
+        after_help = "Examples:\n  partita --context admin token list\n  partita --context admin token list --tenant analytics"
+    )]
+    List {
+        /// Only those of this tenant.
+        #[arg(long)]
+        tenant: Option<TenantName>,
+    },
+    RotateKey(RotateKey),
     /// Show what a token says, without checking it.
     #[command(after_help = "Examples:\n  partita token inspect ann.token\n  partita token inspect - < ann.token")]
     Inspect {
@@ -72,6 +82,7 @@ const REVOKE_EXAMPLES: &str = "\
 Examples:
   partita --context admin token revoke cb51b0b0e647389332a30a7558b3e596
   partita --context admin token revoke --tenant analytics --subject ann
+  partita --context admin token revoke --host host-3
   partita token revoke --data /var/lib/partita --tenant analytics
 
 `partita token inspect` shows the id of a token as jti. Tokens of a tenant or holder that are issued later, from the next
@@ -82,7 +93,7 @@ second on, are not meant.";
 #[command(after_help = REVOKE_EXAMPLES)]
 struct Revoke {
     /// The id of the token.
-    #[arg(required_unless_present = "tenant", conflicts_with = "tenant")]
+    #[arg(required_unless_present_any = ["tenant", "host"], conflicts_with_all = ["tenant", "host"])]
     id: Option<String>,
     /// The tenant whose tokens are meant.
     #[arg(long)]
@@ -90,7 +101,30 @@ struct Revoke {
     /// Only those of this holder.
     #[arg(long, requires = "tenant")]
     subject: Option<String>,
+    /// The host whose certificates and join tokens are meant.
+    #[arg(long, value_name = "HOST", conflicts_with = "tenant")]
+    host: Option<HostName>,
     /// Write it into this scheduler's data directory, without asking anybody.
+    #[arg(long, value_name = "DIRECTORY")]
+    data: Option<PathBuf>,
+}
+
+const ROTATE_EXAMPLES: &str = "\
+Examples:
+  partita --context admin token rotate-key
+  partita token rotate-key --data /var/lib/partita --drop-old
+
+A scheduler that runs uses the new key at once, or within a second if it was changed with --data. Tokens of before are good
+until they expire, unless --drop-old is given: do that if the old key may be in other hands.";
+
+/// Sign tokens with a new key from now on.
+#[derive(Debug, Args)]
+#[command(after_help = ROTATE_EXAMPLES)]
+struct RotateKey {
+    /// Every token that was signed before counts for nothing, your own among them.
+    #[arg(long)]
+    drop_old: bool,
+    /// Change the key in this scheduler's data directory, without asking anybody.
     #[arg(long, value_name = "DIRECTORY")]
     data: Option<PathBuf>,
 }
@@ -117,6 +151,8 @@ pub(crate) async fn run(app: &App, arguments: Arguments) -> anyhow::Result<Outco
             }
         }
         TokenCommand::Revoke(revoke) => revoke_tokens(app, revoke).await?,
+        TokenCommand::List { tenant } => list(app, tenant.as_ref()).await?,
+        TokenCommand::RotateKey(rotate) => rotate_key(app, &rotate).await?,
         TokenCommand::Inspect { file } => show(app, &file)?,
     }
     Ok(Outcome::Done)
@@ -126,35 +162,102 @@ async fn issue_token(app: &App, issue: &Issue) -> anyhow::Result<Token> {
     const HOUR: Duration = Duration::from_secs(3600);
     let lifetime = issue.lifetime.unwrap_or(if issue.join.is_some() { HOUR } else { 12 * HOUR });
     let now = partita_identity::now();
-    let signer = issue.data.as_deref().map(load_signer).transpose()?;
-    match (&issue.join, &issue.tenant, &issue.subject, &signer) {
-        (Some(host), _, _, Some(signer)) => Ok(signer.issue_join(host, lifetime, now)?),
-        (Some(host), _, _, None) => Ok(app.client()?.issue_join_token(host.as_str(), lifetime).await?),
-        (None, Some(tenant), Some(subject), Some(signer)) => {
-            Ok(signer.issue(tenant, subject, issue.role, lifetime, now)?)
-        }
+    let (token, what) = match (&issue.join, &issue.tenant, &issue.subject, &issue.data) {
+        (Some(host), _, _, None) => return Ok(app.client()?.issue_join_token(host.as_str(), lifetime).await?),
         (None, Some(tenant), Some(subject), None) => {
-            Ok(app.client()?.issue_token(tenant.as_str(), subject, issue.role.as_str(), lifetime).await?)
+            let role = issue.role.as_str();
+            return Ok(app.client()?.issue_token(tenant.as_str(), subject, role, lifetime).await?);
         }
-        (None, ..) => Err(usage("give --tenant and --subject, or --join")),
+        (Some(host), _, _, Some(data)) => {
+            (load_signer(data)?.issue_join(host, lifetime, now)?, format!("join token for host {host}"))
+        }
+        (None, Some(tenant), Some(subject), Some(data)) => (
+            load_signer(data)?.issue(tenant, subject, issue.role, lifetime, now)?,
+            format!("token for {subject:?} of tenant {tenant}, {}", issue.role),
+        ),
+        (None, ..) => return Err(usage("give --tenant and --subject, or --join")),
+    };
+    if let Some(data) = &issue.data {
+        let issued = Issued::of(&load_signer(data)?, &token, now, "offline".to_owned())?;
+        note_issued(&issued_path(data), &issued)?;
+        let action = if issue.join.is_some() { "Cluster/IssueJoinToken" } else { "Cluster/IssueToken" };
+        note_offline(data, action, format!("{what}, id {}", issued.id), now)?;
     }
+    Ok(token)
 }
 
 async fn revoke_tokens(app: &App, revoke: Revoke) -> anyhow::Result<()> {
-    let Revoke { id, tenant, subject, data } = revoke;
-    match (id, tenant, data) {
-        (Some(id), _, None) => app.client()?.revoke_token(&id).await?,
-        (None, Some(tenant), None) => app.client()?.revoke_tokens_of(tenant.as_str(), subject.as_deref()).await?,
-        (Some(id), _, Some(data)) => revoke_in(&data, Revoked::Token(id))?,
-        (None, Some(tenant), Some(data)) => revoke_in(&data, Revoked::Holder { tenant, subject })?,
-        (None, None, _) => return Err(usage("give the id of a token, or --tenant")),
+    let Revoke { id, tenant, subject, host, data } = revoke;
+    let revoked = match (id, tenant, host) {
+        (Some(id), _, _) => Revoked::Token(id),
+        (None, Some(tenant), _) => Revoked::Holder { tenant, subject },
+        (None, None, Some(host)) => Revoked::Host(host),
+        (None, None, None) => return Err(usage("give the id of a token, --tenant or --host")),
+    };
+    if let Some(data) = data {
+        return revoke_in(&data, revoked);
+    }
+    let client = app.client()?;
+    match revoked {
+        Revoked::Token(id) => client.revoke_token(&id).await?,
+        Revoked::Holder { tenant, subject } => client.revoke_tokens_of(tenant.as_str(), subject.as_deref()).await?,
+        Revoked::Host(host) => client.revoke_host(host.as_str()).await?,
     }
     Ok(())
 }
 
 fn revoke_in(data: &Path, revoked: Revoked) -> anyhow::Result<()> {
     load_signer(data)?;
-    Ok(partita_scheduler::revoke(&revoked_path(data), revoked, partita_identity::now())?)
+    let (now, what) = (partita_identity::now(), revoked.to_string());
+    partita_scheduler::revoke(&revoked_path(data), revoked, now)?;
+    Ok(note_offline(data, "Cluster/RevokeTokens", what, now)?)
+}
+
+async fn rotate_key(app: &App, rotate: &RotateKey) -> anyhow::Result<()> {
+    let key = if let Some(data) = &rotate.data {
+        let old = if rotate.drop_old { OldKeys::Drop } else { OldKeys::Verify };
+        let now = partita_identity::now();
+        let fresh = load_signer(data)?.rotate(&data.join("tokens"), old, now)?;
+        let what = if rotate.drop_old { "old keys dropped" } else { "old keys still verify" };
+        note_offline(data, "Cluster/RotateKey", format!("key {}, {what}", fresh.key_id()), now)?;
+        fresh.key_id().to_owned()
+    } else {
+        app.client()?.rotate_key(rotate.drop_old).await?
+    };
+    if app.output.json {
+        app.output.json_line(&json!({ "key": key }))?;
+    } else {
+        app.output.line(&format!("tokens are signed with key {key} from now on"))?;
+    }
+    Ok(())
+}
+
+async fn list(app: &App, tenant: Option<&TenantName>) -> anyhow::Result<()> {
+    let (tokens, more) = app.client()?.issued_tokens(tenant.map(TenantName::as_str)).await?;
+    let now = partita_identity::now().micros / 1_000_000;
+    app.output.list(&tokens, |tokens| listing(tokens, now))?;
+    if more {
+        app.output.note("there are more; these are the latest");
+    }
+    Ok(())
+}
+
+fn listing(tokens: &[IssuedToken], now: u64) -> Table {
+    let columns = ["ID", "TENANT", "SUBJECT", "ROLE", "EXPIRES IN", "STATE", "ISSUED BY"];
+    let mut table = Table::new(&columns.map(|name| (name, Align::Left)));
+    for token in tokens {
+        let left = Duration::from_secs(token.expires_at_s.saturating_sub(now));
+        table.row([
+            token.id.clone(),
+            if token.tenant.is_empty() { "-".to_owned() } else { token.tenant.clone() },
+            token.subject.clone(),
+            token.role.clone(),
+            format_duration(left),
+            if token.revoked { "revoked" } else { "good" }.to_owned(),
+            token.by.clone(),
+        ]);
+    }
+    table
 }
 
 fn load_signer(data: &Path) -> anyhow::Result<Signer> {

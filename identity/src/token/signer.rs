@@ -17,7 +17,7 @@ use rustls::pki_types::pem::PemObject as _;
 use serde::{Deserialize, Serialize};
 
 use super::verify::Verifier;
-use super::{ACCESS, JOIN, LIFETIME_MAX, Role, SignerError, Token, audience, check_subject};
+use super::{ACCESS, JOIN, LEEWAY, LIFETIME_MAX, Role, SignerError, Token, audience, check_subject};
 use crate::authority::check_cluster;
 use crate::file::{self, Access};
 use crate::random;
@@ -56,12 +56,15 @@ pub(crate) struct PublicKey {
     crv: String,
     pub(crate) kid: String,
     x: String,
+    /// Seconds since 1970, of a key that signs no more: then its last token has expired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) until_s: Option<u64>,
 }
 
 impl PublicKey {
     fn new(bytes: &[u8]) -> Self {
         let kid = hex::encode(&blake3::hash(bytes).as_bytes()[..8]);
-        Self { kty: "OKP".to_owned(), crv: "Ed25519".to_owned(), kid, x: URL_SAFE_NO_PAD.encode(bytes) }
+        Self { kty: "OKP".to_owned(), crv: "Ed25519".to_owned(), kid, x: URL_SAFE_NO_PAD.encode(bytes), until_s: None }
     }
 
     /// The 32 bytes of the key, if it is one that we use.
@@ -78,6 +81,15 @@ impl PublicKeys {
         let sound = check_cluster(&keys.cluster).is_ok() && (1..=KEYS_MAX).contains(&keys.keys.len());
         sound.then_some(keys)
     }
+}
+
+/// What becomes of the keys that signed until a rotation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OldKeys {
+    /// They verify until the last token that they signed has expired.
+    Verify,
+    /// They count for nothing from now on, and neither does any token that they signed.
+    Drop,
 }
 
 #[derive(Serialize)]
@@ -131,14 +143,46 @@ impl Signer {
     /// # Errors
     /// If a file cannot be written.
     pub fn save(&self, directory: &Path) -> Result<(), SignerError> {
-        let key = file::pem_block("PRIVATE KEY", self.der.secret_pkcs8_der());
-        file::write(&directory.join(SIGNING_FILE), key.as_bytes(), Access::Private)?;
+        write_key(directory, &self.der)?;
+        write_list(&directory.join(KEYS_FILE), &self.public)
+    }
+
+    /// Makes a new signing key in the place of the one in `directory`, which [`Signer::save`] wrote. Whenever this ends,
+    /// the directory has a signing key that is listed, and every key of before that still counts.
+    ///
+    /// # Errors
+    /// If a file cannot be written, or so many keys verify already that there is no room for another one.
+    pub fn rotate(&self, directory: &Path, old: OldKeys, now: Timestamp) -> Result<Self, SignerError> {
+        let now_s = now.micros / 1_000_000;
+        let counts = |key: &&PublicKey| key.until_s.is_none_or(|until| until > now_s);
+        let mut keys: Vec<PublicKey> = self.public.keys.iter().filter(counts).cloned().collect();
+        if keys.len() >= KEYS_MAX && old == OldKeys::Verify {
+            return Err(SignerError::TooManyKeys { limit: KEYS_MAX });
+        }
+        let pair = KeyPair::generate_for(&PKCS_ED25519).map_err(SignerError::Generate)?;
+        let fresh = PublicKey::new(pair.der_bytes());
+        let listed = |keys: &[PublicKey]| PublicKeys {
+            cluster: self.public.cluster.clone(),
+            keys: keys.iter().chain([&fresh]).cloned().collect(),
+        };
+        // Listed first, then used; and only then the old ones get an end.
         let path = directory.join(KEYS_FILE);
-        let list = serde_json::to_vec_pretty(&self.public).map_err(|_| SignerError::Content {
-            path: path.display().to_string(),
-            expected: "a list of public keys",
-        })?;
-        Ok(file::write(&path, &list, Access::Public)?)
+        write_list(&path, &listed(&keys))?;
+        write_key(directory, &PrivatePkcs8KeyDer::from(pair.serialize_der()))?;
+        let until_s = now_s.saturating_add((LIFETIME_MAX + LEEWAY).as_secs() + 1);
+        match old {
+            OldKeys::Verify => keys.iter_mut().for_each(|key| key.until_s = key.until_s.or(Some(until_s))),
+            OldKeys::Drop => keys.clear(),
+        }
+        let public = listed(&keys);
+        write_list(&path, &public)?;
+        Self::from_parts(public, pair.serialize_der(), &path)
+    }
+
+    /// The id of the key that signs.
+    #[must_use]
+    pub fn key_id(&self) -> &str {
+        &self.kid
     }
 
     fn from_parts(public: PublicKeys, der: Vec<u8>, list: &Path) -> Result<Self, SignerError> {
@@ -218,6 +262,17 @@ impl Signer {
         header.kid = Some(self.kid.clone());
         jsonwebtoken::encode(&header, body, &self.key).map(Token).map_err(SignerError::Sign)
     }
+}
+
+fn write_key(directory: &Path, der: &PrivatePkcs8KeyDer<'_>) -> Result<(), SignerError> {
+    let key = file::pem_block("PRIVATE KEY", der.secret_pkcs8_der());
+    Ok(file::write(&directory.join(SIGNING_FILE), key.as_bytes(), Access::Private)?)
+}
+
+fn write_list(path: &Path, keys: &PublicKeys) -> Result<(), SignerError> {
+    let list = serde_json::to_vec_pretty(keys)
+        .map_err(|_| SignerError::Content { path: path.display().to_string(), expected: "a list of public keys" })?;
+    Ok(file::write(path, &list, Access::Public)?)
 }
 
 impl fmt::Debug for Signer {

@@ -24,7 +24,8 @@ use crate::file;
 #[derive(Clone)]
 pub struct Verifier {
     cluster: String,
-    keys: BTreeMap<String, DecodingKey>,
+    /// By their ids, with the time from which on they count no more, if there is one.
+    keys: BTreeMap<String, (DecodingKey, Option<Timestamp>)>,
 }
 
 impl fmt::Debug for Verifier {
@@ -38,7 +39,10 @@ impl Verifier {
         let keys = public
             .keys
             .iter()
-            .map(|key| Some((key.kid.clone(), DecodingKey::from_ed_der(&key.bytes()?))))
+            .map(|key| {
+                let until = key.until_s.map(|until| Timestamp::from_micros(until.saturating_mul(1_000_000)));
+                Some((key.kid.clone(), (DecodingKey::from_ed_der(&key.bytes()?), until)))
+            })
             .collect::<Option<_>>()?;
         Some(Self { cluster: public.cluster.clone(), keys })
     }
@@ -59,7 +63,7 @@ impl Verifier {
     /// # Errors
     /// If anything at all is wrong with it.
     pub fn verify(&self, token: &str, now: Timestamp) -> Result<Claims, TokenError> {
-        let mut claims = self.signed(token)?;
+        let mut claims = self.signed(token, now)?;
         let common = self.common(&mut claims, ACCESS, now)?;
         let tenant = string(&mut claims, "tenant")?;
         let tenant = TenantName::new(&tenant)
@@ -77,19 +81,20 @@ impl Verifier {
     /// # Errors
     /// If anything at all is wrong with it.
     pub fn verify_join(&self, token: &str, now: Timestamp) -> Result<JoinClaims, TokenError> {
-        let mut claims = self.signed(token)?;
+        let mut claims = self.signed(token, now)?;
         let common = self.common(&mut claims, JOIN, now)?;
         nothing_else(&claims)?;
         let host =
             HostName::new(&common.sub).map_err(|_| TokenError::ClaimValue { claim: "sub", expected: "a host name" })?;
-        Ok(JoinClaims { host, jti: common.jti, exp: common.exp })
+        Ok(JoinClaims { host, jti: common.jti, exp: common.exp, iat: common.iat })
     }
 
     /// The claims of a token whose signature is right.
-    fn signed(&self, token: &str) -> Result<Members, TokenError> {
+    fn signed(&self, token: &str, now: Timestamp) -> Result<Members, TokenError> {
         let parts = Parts::split(token)?;
         let kid = key_id(Members::decode("header", parts.header)?)?;
-        let key = self.keys.get(&kid).ok_or_else(|| TokenError::UnknownKey { kid: shorten(&kid) })?;
+        let key = self.keys.get(&kid).filter(|(_, until)| until.is_none_or(|until| now < until));
+        let (key, _) = key.ok_or_else(|| TokenError::UnknownKey { kid: shorten(&kid) })?;
         // The algorithm is ours, whatever the header says; `key_id` only made sure that they agree.
         match jsonwebtoken::crypto::verify(parts.signature, parts.message.as_bytes(), key, Algorithm::EdDSA) {
             Ok(true) => Members::decode("claims", parts.claims),

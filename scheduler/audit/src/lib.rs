@@ -45,6 +45,11 @@ pub enum Principal {
     Unknown,
     /// The scheduler itself.
     Scheduler,
+    /// Somebody at the scheduler's machine who may write its data directory.
+    Local {
+        /// The number of the user there.
+        user: u32,
+    },
 }
 
 /// What is to be noted.

@@ -121,7 +121,7 @@ impl Audited {
                 role: claims.role.to_string(),
                 token: claims.jti.clone(),
             }
-        } else if let Some(HostCaller(name)) = extensions.get() {
+        } else if let Some(HostCaller(name, _)) = extensions.get() {
             Principal::Host { name: name.to_string() }
         } else {
             Principal::Unknown
@@ -211,6 +211,19 @@ impl Auditor {
             Audited { principal: Principal::Scheduler, address: String::new(), action, object: Object::default() };
         audited.object.is(object);
         self.write(Draft { outcome: outcome.to_owned(), ..self.draft(audited, None) }).await
+    }
+
+    /// Notes what somebody did beside the scheduler, `at` some time. It is written when this returns.
+    pub(crate) async fn local(
+        &self,
+        user: u32,
+        action: String,
+        object: String,
+        at: partita_types::Timestamp,
+    ) -> Result<(), Status> {
+        let (principal, address, outcome) = (Principal::Local { user }, String::new(), "ok".to_owned());
+        let policy = self.policies.version();
+        self.write(Draft { at, principal, address, action, object, outcome, policy }).await
     }
 
     fn draft(&self, audited: Audited, refused: Option<&Status>) -> Draft {

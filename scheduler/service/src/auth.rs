@@ -11,9 +11,9 @@ use std::time::Duration;
 use futures_util::future;
 use http::{Request, Response};
 use partita_identity::serve::Peer;
-use partita_identity::token::{Claims, Role, TokenError, Verifier};
+use partita_identity::token::{Claims, Role, TokenError};
 use partita_policy::TenantPolicy;
-use partita_types::{HostName, TenantName};
+use partita_types::{HostName, TenantName, Timestamp};
 use tonic::body::Body;
 use tonic::codegen::BoxFuture;
 use tonic::{Code, Status};
@@ -21,8 +21,10 @@ use tower::{Layer, Service};
 use tracing::debug;
 
 use crate::audit::{Audited, Auditor};
+use crate::guard::{Ended, answered, guarded};
+use crate::keys::Keys;
 use crate::metrics::Metrics;
-use crate::revocations::Revocations;
+use crate::revocations::{Credential, Revocations};
 use crate::rights::{CALLS, Needs, Verb, may, roles_with};
 
 /// The holder of a verified token.
@@ -36,9 +38,9 @@ impl Caller {
     }
 }
 
-/// The host of a verified certificate.
+/// The host of a verified certificate, and when that was issued.
 #[derive(Debug, Clone)]
-pub(crate) struct HostCaller(pub(crate) HostName);
+pub(crate) struct HostCaller(pub(crate) HostName, pub(crate) Timestamp);
 
 /// Who is asking, for a handler behind the layer.
 pub(crate) fn caller<T>(request: &tonic::Request<T>) -> Result<Caller, Status> {
@@ -77,7 +79,7 @@ impl InForce {
 /// Decides about calls.
 #[derive(Debug, Clone)]
 pub(crate) struct Gate {
-    verifier: Arc<Verifier>,
+    keys: Keys,
     policies: InForce,
     metrics: Metrics,
     auditor: Auditor,
@@ -86,13 +88,13 @@ pub(crate) struct Gate {
 
 impl Gate {
     pub(crate) fn new(
-        verifier: Verifier,
+        keys: Keys,
         policies: InForce,
         metrics: Metrics,
         auditor: Auditor,
         revocations: Revocations,
     ) -> Self {
-        Self { verifier: Arc::new(verifier), policies, metrics, auditor, revocations }
+        Self { keys, policies, metrics, auditor, revocations }
     }
 
     /// Checks a call and adds who calls. Answers what to note of it, if it changes something.
@@ -112,7 +114,7 @@ impl Gate {
     fn check<B>(&self, request: &mut Request<B>, path: &str, needs: Needs) -> Result<(), Status> {
         let admitted = match needs {
             Needs::JoinToken => Ok(()),
-            Needs::Host => host(request),
+            Needs::Host => self.host(request),
             Needs::Verb(verb) => self.token(request, verb, path),
         };
         let code = admitted.as_ref().err().map_or("admitted", |status| status.code().description());
@@ -123,16 +125,14 @@ impl Gate {
     fn token<B>(&self, request: &mut Request<B>, verb: Verb, path: &str) -> Result<(), Status> {
         let token = bearer(request)?;
         let claims = self
-            .verifier
+            .keys
             .verify(token, partita_identity::now())
             .and_then(|claims| self.policies.check(&claims).map(|()| claims))
             .map_err(|error| bad_token(&error))?;
         let claims = Arc::new(claims);
         // Also of a call that is refused below: who tried is noted.
         request.extensions_mut().insert(Caller(Arc::clone(&claims)));
-        if self.revocations.contains(&claims) {
-            return Err(Status::unauthenticated("the token was revoked; get a new one from your administrator"));
-        }
+        self.revocations.check(&Credential::Token(Arc::clone(&claims)))?;
         if !may(claims.role, verb) {
             debug!(subject = %claims.sub, tenant = %claims.tenant, role = %claims.role, path, "call refused");
             let call = path.rsplit('.').next().unwrap_or(path);
@@ -143,6 +143,32 @@ impl Gate {
             )));
         }
         Ok(())
+    }
+
+    fn host<B>(&self, request: &mut Request<B>) -> Result<(), Status> {
+        let peer = request.extensions().get::<Peer>();
+        let named = peer.and_then(|peer| Some((peer.host.clone()?, peer.certified)));
+        let (name, certified) = named.ok_or_else(|| {
+            Status::unauthenticated(
+                "this call needs the certificate of a host; join the cluster with a join token first",
+            )
+        })?;
+        // Also of a call that is refused: who tried is noted.
+        request.extensions_mut().insert(HostCaller(name.clone(), certified));
+        self.revocations.check(&Credential::Certificate(name, certified))
+    }
+
+    /// Resolves when the caller of an admitted call is to be let in no more.
+    fn ended<B>(&self, request: &Request<B>) -> Ended {
+        let extensions = request.extensions();
+        let credential = if let Some(Caller(claims)) = extensions.get() {
+            Credential::Token(Arc::clone(claims))
+        } else if let Some(HostCaller(name, certified)) = extensions.get() {
+            Credential::Certificate(name.clone(), *certified)
+        } else {
+            return Box::pin(future::pending());
+        };
+        Box::pin(self.revocations.clone().ended(credential))
     }
 }
 
@@ -161,14 +187,6 @@ fn bad_token(error: &TokenError) -> Status {
         _ => "use a token that this cluster issued",
     };
     Status::unauthenticated(format!("{error}; {advice}"))
-}
-
-fn host<B>(request: &mut Request<B>) -> Result<(), Status> {
-    let host = request.extensions().get::<Peer>().and_then(|peer| peer.host.clone()).ok_or_else(|| {
-        Status::unauthenticated("this call needs the certificate of a host; join the cluster with a join token first")
-    })?;
-    request.extensions_mut().insert(HostCaller(host));
-    Ok(())
 }
 
 /// Puts a [`Gate`] in front of all services.
@@ -206,18 +224,22 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let audited = match self.gate.admit(&mut request) {
-            Ok(None) => return Box::pin(self.inner.call(request)),
-            Ok(Some(audited)) => audited,
+            Ok(audited) => audited,
             Err(status) => return Box::pin(future::ready(Ok(status.into_http()))),
         };
-        let running = self.gate.auditor.follow(audited);
+        let mut ended = self.gate.ended(&request);
+        let running = audited.map(|audited| self.gate.auditor.follow(audited));
         let call = self.inner.call(request);
         Box::pin(async move {
-            let response = call.await?;
-            // Calls that fail have their status in the header, because there is nothing else to send.
-            let refused = Status::from_header_map(response.headers()).filter(|status| status.code() != Code::Ok);
-            let noted = running.ended(refused.as_ref()).await;
-            Ok(noted.map_or_else(|status| status.into_http(), |()| response))
+            let response = answered(call, &mut ended).await?;
+            if let Some(running) = running {
+                // Calls that fail have their status in the header, because there is nothing else to send.
+                let refused = Status::from_header_map(response.headers()).filter(|status| status.code() != Code::Ok);
+                if let Err(status) = running.ended(refused.as_ref()).await {
+                    return Ok(status.into_http());
+                }
+            }
+            Ok(guarded(response, ended))
         })
     }
 }
@@ -238,13 +260,21 @@ mod tests {
         directory: tempfile::TempDir,
     }
 
+    /// The same keys twice.
+    fn signers() -> (Signer, Signer) {
+        let directory = tempfile::tempdir().unwrap();
+        Signer::create("test").unwrap().save(directory.path()).unwrap();
+        (Signer::load(directory.path()).unwrap(), Signer::load(directory.path()).unwrap())
+    }
+
     fn door() -> Door {
-        let signer = Signer::create("test").unwrap();
+        let (signer, again) = signers();
         let (directory, policies) = (tempfile::tempdir().unwrap(), InForce::default());
         let (auditor, audit) =
             Auditor::start(directory.path(), policies.clone(), Failure::new(), TaskTracker::new()).unwrap();
         let revocations = Revocations::open(&directory.path().join("revoked"), partita_identity::now()).unwrap();
-        let gate = Gate::new(signer.verifier(), policies, Metrics::new().unwrap(), auditor, revocations);
+        let gate =
+            Gate::new(Keys::new(directory.path(), again), policies, Metrics::new().unwrap(), auditor, revocations);
         Door { gate, signer, audit, directory }
     }
 
@@ -305,7 +335,11 @@ mod tests {
     #[test]
     fn a_host_certificate_opens_no_call_of_clients() {
         let Door { gate, .. } = &door();
-        let peer = Peer { address: "127.0.0.1:1".parse().unwrap(), host: Some(HostName::new("host-1").unwrap()) };
+        let peer = Peer {
+            address: "127.0.0.1:1".parse().unwrap(),
+            host: Some(HostName::new("host-1").unwrap()),
+            certified: partita_identity::now(),
+        };
         for (path, needs) in CALLS {
             let mut request = request(path, None);
             request.extensions_mut().insert(peer.clone());

@@ -1,22 +1,24 @@
 //! The cluster as a whole: who one is, hosts, use, and tokens.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use partita_core::Request;
-use partita_identity::token::{Role, Signer, SignerError, check_subject};
+use partita_identity::token::{OldKeys, Role, Signer, SignerError, Token, check_subject};
 use partita_protocol::client::cluster_server::Cluster;
 use partita_protocol::client::{
     AuditRequest, AuditResponse, DrainHostRequest, Empty, HostsResponse, IssueJoinTokenRequest, IssueTokenRequest,
-    IssueTokenResponse, Principal, RevokeTokensRequest, ShowHostRequest, ShowHostResponse, UsageRequest, UsageResponse,
+    IssueTokenResponse, ListTokensRequest, ListTokensResponse, Principal, RevokeHostRequest, RevokeTokensRequest,
+    RotateKeyRequest, RotateKeyResponse, ShowHostRequest, ShowHostResponse, UsageRequest, UsageResponse,
 };
 use partita_types::{HostName, TenantName, format_duration};
 use tonic::{Request as Call, Response, Status};
 use tracing::{error, info};
 
 use crate::audit::{Auditor, Object};
-use crate::auth::caller;
+use crate::auth::{Caller, caller};
 use crate::driver::Handle;
+use crate::issued::{Issued, IssuedTokens, TokenHolder};
+use crate::keys::Keys;
 use crate::revocations::{Revocations, Revoked};
 use crate::status::not_found;
 use crate::{scope, wire};
@@ -27,21 +29,59 @@ const TOKEN_LIFETIME: Duration = Duration::from_secs(12 * 3_600);
 const JOIN_LIFETIME: Duration = Duration::from_secs(3_600);
 /// Longest id of a token.
 const TOKEN_ID: usize = 128;
+/// Most tokens in one answer.
+const TOKENS: usize = 5_000;
 /// Most lines of the audit log in one answer.
 const AUDIT_LINES: usize = 1_000;
 
 /// The service of the cluster.
 #[derive(Debug)]
 pub(crate) struct ClusterService {
-    handle: Handle,
-    signer: Arc<Signer>,
-    auditor: Auditor,
-    revocations: Revocations,
+    pub(crate) handle: Handle,
+    pub(crate) keys: Keys,
+    pub(crate) auditor: Auditor,
+    pub(crate) revocations: Revocations,
+    pub(crate) issued: IssuedTokens,
 }
 
 impl ClusterService {
-    pub(crate) fn new(handle: Handle, signer: Arc<Signer>, auditor: Auditor, revocations: Revocations) -> Self {
-        Self { handle, signer, auditor, revocations }
+    /// Notes a token that was issued, before anybody gets it.
+    async fn issue(
+        &self,
+        signer: &Signer,
+        token: &Token,
+        caller: &Caller,
+    ) -> Result<Response<IssueTokenResponse>, Status> {
+        let by = format!("{} ({})", caller.0.sub, caller.0.tenant);
+        let issued = Issued::of(signer, token, partita_identity::now(), by).map_err(|error| {
+            error!(error = %error, "an issued token does not pass");
+            Status::internal("the scheduler issued a token that does not pass")
+        })?;
+        let list = self.issued.clone();
+        blocking("note the token", move || list.note(&issued)).await?;
+        Ok(Response::new(IssueTokenResponse { token: token.expose().to_owned() }))
+    }
+
+    /// Revokes something; in force and durable when this returns.
+    async fn revoke(&self, revoked: Revoked) -> Result<Response<Empty>, Status> {
+        let revocations = self.revocations.clone();
+        blocking("note the revocation", move || revocations.revoke(revoked, partita_identity::now())).await?;
+        Ok(Response::new(Empty {}))
+    }
+}
+
+/// Does something that waits for the disk. What went wrong stands in the log; callers are told that nothing happened.
+async fn blocking<T: Send + 'static, E: std::error::Error + Send + 'static>(
+    what: &'static str,
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, Status> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(error)) => {
+            error!(error = %crate::chain(&error), "cannot {what}");
+            Err(Status::internal(format!("the scheduler cannot {what}, so nothing was changed")))
+        }
+        Err(_) => Err(Status::internal(format!("the scheduler did not {what} to the end"))),
     }
 }
 
@@ -80,7 +120,7 @@ impl Cluster for ClusterService {
             role: claims.role.to_string(),
             token_id: claims.jti.clone(),
             expires_at_s: claims.exp.micros / 1_000_000,
-            cluster: self.signer.cluster().to_owned(),
+            cluster: self.keys.signer().cluster().to_owned(),
         }))
     }
 
@@ -165,35 +205,64 @@ impl Cluster for ClusterService {
                 format_duration(lifetime)
             )));
         }
-        let token = self
-            .signer
+        let signer = self.keys.signer();
+        let token = signer
             .issue(&tenant, &subject, role, lifetime, partita_identity::now())
             .map_err(|error| not_issued(&error))?;
         object.is(format_args!("token for {subject:?} of tenant {tenant}, {role}, {}", format_duration(lifetime)));
         info!(%tenant, subject, %role, by = %caller.0.sub, by_token = %caller.0.jti, "token issued");
-        Ok(Response::new(IssueTokenResponse { token: token.expose().to_owned() }))
+        self.issue(&signer, &token, &caller).await
     }
 
     async fn revoke_tokens(&self, call: Call<RevokeTokensRequest>) -> Result<Response<Empty>, Status> {
         let object = Object::of(&call);
         let revoked = revoked(call.into_inner())?;
-        match &revoked {
-            Revoked::Token(id) => object.is(format_args!("token {id}")),
-            Revoked::Holder { tenant, subject: None } => object.is(format_args!("tokens of tenant {tenant}")),
-            Revoked::Holder { tenant, subject: Some(subject) } => {
-                object.is(format_args!("tokens of {subject:?} of tenant {tenant}"));
-            }
-        }
-        let revocations = self.revocations.clone();
-        let noted = tokio::task::spawn_blocking(move || revocations.revoke(revoked, partita_identity::now())).await;
-        match noted {
-            Ok(Ok(())) => Ok(Response::new(Empty {})),
-            Ok(Err(error)) => {
-                error!(error = %crate::chain(&error), "cannot revoke tokens");
-                Err(Status::internal("the scheduler cannot note the revocation, so nothing was revoked"))
-            }
-            Err(_) => Err(Status::internal("the revocation was not finished")),
-        }
+        object.is(&revoked);
+        self.revoke(revoked).await
+    }
+
+    async fn revoke_host(&self, call: Call<RevokeHostRequest>) -> Result<Response<Empty>, Status> {
+        let (caller, object) = (caller(&call)?, Object::of(&call));
+        let host =
+            HostName::new(&call.into_inner().host).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let revoked = Revoked::Host(host.clone());
+        object.is(&revoked);
+        let response = self.revoke(revoked).await?;
+        info!(%host, by = %caller.0.sub, by_token = %caller.0.jti, "certificates of a host revoked");
+        Ok(response)
+    }
+
+    async fn list_tokens(&self, call: Call<ListTokensRequest>) -> Result<Response<ListTokensResponse>, Status> {
+        let ListTokensRequest { tenant } = call.into_inner();
+        let list = self.issued.clone();
+        let mut found = blocking("read the issued tokens", move || list.list(partita_identity::now())).await?;
+        found.retain(|issued| match &issued.holder {
+            TokenHolder::Person { tenant: of, .. } => tenant.is_empty() || tenant == of.as_str(),
+            TokenHolder::Host { .. } => tenant.is_empty(),
+        });
+        let more = found.len() > TOKENS;
+        found.truncate(TOKENS);
+        let tokens = found.into_iter().map(|issued| {
+            let revoked = self.revocations.has_issued(&issued);
+            wire::issued(issued, revoked)
+        });
+        Ok(Response::new(ListTokensResponse { tokens: tokens.collect(), more }))
+    }
+
+    async fn rotate_key(&self, call: Call<RotateKeyRequest>) -> Result<Response<RotateKeyResponse>, Status> {
+        let (caller, object) = (caller(&call)?, Object::of(&call));
+        let old = if call.into_inner().drop_old { OldKeys::Drop } else { OldKeys::Verify };
+        let (keys, now) = (self.keys.clone(), partita_identity::now());
+        let rotated = blocking("change the keys", move || match keys.rotate(old, now) {
+            Err(SignerError::TooManyKeys { limit }) => Ok(Err(SignerError::TooManyKeys { limit })),
+            other => other.map(Ok),
+        });
+        let signer = rotated.await?.map_err(|error| Status::failed_precondition(error.to_string()))?;
+        let key = signer.key_id().to_owned();
+        let what = if old == OldKeys::Drop { "old keys dropped" } else { "old keys still verify" };
+        object.is(format_args!("key {key}, {what}"));
+        info!(key, what, by = %caller.0.sub, by_token = %caller.0.jti, "tokens are signed with a new key");
+        Ok(Response::new(RotateKeyResponse { key }))
     }
 
     async fn issue_join_token(
@@ -204,10 +273,10 @@ impl Cluster for ClusterService {
         let IssueJoinTokenRequest { host, lifetime_s } = call.into_inner();
         let host = HostName::new(&host).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let lifetime = lifetime(lifetime_s, JOIN_LIFETIME);
-        let token =
-            self.signer.issue_join(&host, lifetime, partita_identity::now()).map_err(|error| not_issued(&error))?;
+        let signer = self.keys.signer();
+        let token = signer.issue_join(&host, lifetime, partita_identity::now()).map_err(|error| not_issued(&error))?;
         object.is(format_args!("join token for host {host}, {}", format_duration(lifetime)));
         info!(%host, by = %caller.0.sub, by_token = %caller.0.jti, "join token issued");
-        Ok(Response::new(IssueTokenResponse { token: token.expose().to_owned() }))
+        self.issue(&signer, &token, &caller).await
     }
 }

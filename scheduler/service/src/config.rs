@@ -85,10 +85,16 @@ impl SchedulerConfig {
     }
 }
 
-/// Where the data directory of a scheduler has its revoked tokens.
+/// Where the data directory of a scheduler has its revocations.
 #[must_use]
 pub fn revoked_path(data: &Path) -> PathBuf {
     data.join("revoked.jsonl")
+}
+
+/// Where the data directory of a scheduler lists the tokens that were issued.
+#[must_use]
+pub fn issued_path(data: &Path) -> PathBuf {
+    data.join("issued.jsonl")
 }
 
 /// Where things are in the data directory.
@@ -101,6 +107,7 @@ pub(crate) struct Paths {
     pub(crate) joined: PathBuf,
     pub(crate) audit: PathBuf,
     pub(crate) revoked: PathBuf,
+    pub(crate) issued: PathBuf,
     /// The authority's certificate again, where people look for it.
     pub(crate) public_certificate: PathBuf,
 }
@@ -115,6 +122,7 @@ impl Paths {
             joined: data.join("joined"),
             audit: data.join("audit"),
             revoked: revoked_path(data),
+            issued: issued_path(data),
             public_certificate: data.join("ca.pem"),
         }
     }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use partita_identity::token::{JoinClaims, Verifier};
+use partita_identity::token::JoinClaims;
 use partita_identity::{Authority, AuthorityError};
 use partita_protocol::host::enrollment_server::Enrollment;
 use partita_protocol::host::{CertificateResponse, JoinRequest};
@@ -14,6 +14,8 @@ use tonic::{Request as Call, Response, Status};
 use tracing::{error, info, warn};
 
 use crate::audit::Object;
+use crate::keys::Keys;
+use crate::revocations::Revocations;
 
 /// Redeemed join tokens: a file for each, named by the hash of its id, until it would have expired anyway.
 #[derive(Debug)]
@@ -76,14 +78,15 @@ impl Certifier {
 /// The service of enrollment.
 #[derive(Debug)]
 pub(crate) struct EnrollmentService {
-    verifier: Verifier,
+    keys: Keys,
     certifier: Certifier,
     redeemed: Arc<Redeemed>,
+    revocations: Revocations,
 }
 
 impl EnrollmentService {
-    pub(crate) fn new(verifier: Verifier, certifier: Certifier, redeemed: Redeemed) -> Self {
-        Self { verifier, certifier, redeemed: Arc::new(redeemed) }
+    pub(crate) fn new(keys: Keys, certifier: Certifier, redeemed: Redeemed, revocations: Revocations) -> Self {
+        Self { keys, certifier, redeemed: Arc::new(redeemed), revocations }
     }
 }
 
@@ -92,11 +95,16 @@ impl Enrollment for EnrollmentService {
     async fn join(&self, call: Call<JoinRequest>) -> Result<Response<CertificateResponse>, Status> {
         let object = Object::of(&call);
         let JoinRequest { token, certificate_request } = call.into_inner();
-        let claims = self.verifier.verify_join(&token, partita_identity::now()).map_err(|error| {
+        let claims = self.keys.verify_join(&token, partita_identity::now()).map_err(|error| {
             Status::unauthenticated(format!("{error}; get a new join token (`partita token issue --join HOST`)"))
         })?;
         let host = claims.host.clone();
         object.is(format_args!("host {host}, join token {}", claims.jti));
+        if self.revocations.has_token(&claims.jti) || self.revocations.has_host(&host, claims.iat) {
+            return Err(Status::unauthenticated(format!(
+                "the join token of host {host} was revoked; get a new one (`partita token issue --join {host}`)"
+            )));
+        }
         // Signed first, so that a wrong request does not use up the token.
         let response = self.certifier.certify(&host, &certificate_request)?;
         let redeemed = Arc::clone(&self.redeemed);
@@ -128,7 +136,7 @@ mod tests {
     use super::*;
 
     fn claims(jti: &str, exp: Timestamp) -> JoinClaims {
-        JoinClaims { host: HostName::new("host-1").unwrap(), jti: jti.to_owned(), exp }
+        JoinClaims { host: HostName::new("host-1").unwrap(), jti: jti.to_owned(), exp, iat: Timestamp::default() }
     }
 
     #[test]

@@ -10,13 +10,18 @@ mod cluster;
 mod config;
 mod driver;
 mod enrollment;
+mod guard;
 mod http;
 mod hub;
+mod issued;
 mod jobs;
+mod keys;
+mod lines;
 mod logs;
 mod metrics;
 mod module_files;
 mod modules;
+mod offline;
 mod policies;
 mod relay;
 mod result;
@@ -34,10 +39,13 @@ mod upload;
 mod watch;
 mod wire;
 
-pub use config::{ConfigError, DISK_RESERVE, SchedulerConfig, revoked_path};
+pub use config::{ConfigError, DISK_RESERVE, SchedulerConfig, issued_path, revoked_path};
 pub use driver::Failed;
+pub use issued::{Issued, TokenHolder, note_issued};
+pub use lines::LinesError;
 pub use metrics::MetricsError;
-pub use revocations::{RevocationError, Revoked, revoke};
+pub use offline::note_offline;
+pub use revocations::{Revoked, revoke};
 pub use start::{Running, StartError, start};
 
 /// An error and all its causes, in one line.

@@ -33,6 +33,12 @@ pub enum Verb {
     ReadAudit,
     /// Empty hosts, and let them take part again.
     DrainHosts,
+    /// See which tokens were issued.
+    ReadTokens,
+    /// Change the key that signs tokens.
+    RotateKeys,
+    /// Make certificates of hosts worthless.
+    RevokeHosts,
 }
 
 /// What a call needs.
@@ -57,14 +63,17 @@ impl Verb {
             | Self::PushModules
             | Self::IssueTokens
             | Self::EnrolHosts
-            | Self::DrainHosts => true,
+            | Self::DrainHosts
+            | Self::RotateKeys
+            | Self::RevokeHosts => true,
             Self::KnowSelf
             | Self::ReadJobs
             | Self::ReadResults
             | Self::ReadModules
             | Self::ReadHosts
             | Self::ReadUsage
-            | Self::ReadAudit => false,
+            | Self::ReadAudit
+            | Self::ReadTokens => false,
         }
     }
 }
@@ -82,7 +91,7 @@ impl Needs {
 }
 
 /// Every call there is. A path that is not here does not exist.
-pub const CALLS: [(&str, Needs); 30] = [
+pub const CALLS: [(&str, Needs); 33] = [
     ("/partita.client.v1.Modules/Push", Needs::Verb(Verb::PushModules)),
     ("/partita.client.v1.Modules/List", Needs::Verb(Verb::ReadModules)),
     ("/partita.client.v1.Modules/Show", Needs::Verb(Verb::ReadModules)),
@@ -107,6 +116,9 @@ pub const CALLS: [(&str, Needs); 30] = [
     ("/partita.client.v1.Cluster/IssueJoinToken", Needs::Verb(Verb::EnrolHosts)),
     ("/partita.client.v1.Cluster/ShowHost", Needs::Verb(Verb::ReadHosts)),
     ("/partita.client.v1.Cluster/DrainHost", Needs::Verb(Verb::DrainHosts)),
+    ("/partita.client.v1.Cluster/ListTokens", Needs::Verb(Verb::ReadTokens)),
+    ("/partita.client.v1.Cluster/RotateKey", Needs::Verb(Verb::RotateKeys)),
+    ("/partita.client.v1.Cluster/RevokeHost", Needs::Verb(Verb::RevokeHosts)),
     ("/partita.host.v1.Enrollment/Join", Needs::JoinToken),
     ("/partita.host.v1.Sessions/Renew", Needs::Host),
     ("/partita.host.v1.Sessions/Attach", Needs::Host),
@@ -138,6 +150,7 @@ const OPERATOR: &[Verb] = &[
     Verb::CancelJobs,
     Verb::EnrolHosts,
     Verb::DrainHosts,
+    Verb::RevokeHosts,
 ];
 const ADMIN: &[Verb] = &[
     Verb::KnowSelf,
@@ -154,6 +167,9 @@ const ADMIN: &[Verb] = &[
     Verb::EnrolHosts,
     Verb::ReadAudit,
     Verb::DrainHosts,
+    Verb::ReadTokens,
+    Verb::RotateKeys,
+    Verb::RevokeHosts,
 ];
 /// Sees who did what, and does nothing.
 const AUDITOR: &[Verb] = &[Verb::KnowSelf, Verb::ReadAudit];

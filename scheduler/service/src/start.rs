@@ -26,14 +26,18 @@ use crate::driver::{self, Effects, Failed, Failure, Handle, Threads};
 use crate::enrollment::{Certifier, EnrollmentService, Redeemed};
 use crate::http::Monitor;
 use crate::hub::Hub;
+use crate::issued::IssuedTokens;
 use crate::jobs::JobService;
+use crate::keys::Keys;
+use crate::lines::LinesError;
 use crate::logs::LogDesk;
 use crate::metrics::{Metrics, MetricsError};
 use crate::module_files::ModuleFiles;
 use crate::modules::ModuleService;
+use crate::offline::Offline;
 use crate::policies::Policies;
 use crate::relay::Relays;
-use crate::revocations::{RevocationError, Revocations};
+use crate::revocations::Revocations;
 use crate::router::Router;
 use crate::sessions::SessionService;
 use crate::space::Space;
@@ -103,9 +107,9 @@ pub enum StartError {
     /// The audit log cannot be used.
     #[error("the audit log cannot be used; restore it, or put its directory away to begin a new one")]
     Audit(#[from] AuditError),
-    /// The revoked tokens cannot be read.
+    /// The issued or the revoked tokens cannot be read.
     #[error(transparent)]
-    Revocations(#[from] RevocationError),
+    Lines(#[from] LinesError),
     /// The metrics cannot be set up.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
@@ -177,7 +181,7 @@ impl Drop for Running {
 /// What is read from the data directory, or made on the first start.
 struct Identities {
     authority: Arc<Authority>,
-    signer: Arc<Signer>,
+    keys: Keys,
     server: LiveIdentity,
 }
 
@@ -248,7 +252,7 @@ impl Running {
         let files = ModuleFiles::open(&paths.modules).map_err(data("use", &paths.modules))?;
         let redeemed = Redeemed::open(&paths.joined, partita_identity::now()).map_err(data("use", &paths.joined))?;
         let (relays, logs) = (Relays::default(), LogDesk::default());
-        let Identities { authority, signer, server: identity } = identities;
+        let Identities { authority, keys, server: identity } = identities;
         let certifier = Certifier(Arc::clone(&authority));
         let tls = live_server_config(&identity, authority.certificate_pem()).map_err(StartError::Tls)?;
         let space = Space::new(&config.data, config.disk_reserve, metrics.clone());
@@ -272,15 +276,23 @@ impl Running {
             stop: self.stop.clone(),
             serials: Arc::default(),
         };
-        let enrollment = EnrollmentService::new(signer.verifier(), certifier, redeemed);
+        let now = partita_identity::now();
+        let revocations = Revocations::open(&paths.revoked, now)?;
+        let issued = IssuedTokens::open(&paths.issued, now)?;
+        let enrollment = EnrollmentService::new(keys.clone(), certifier, redeemed, revocations.clone());
         let modules = ModuleService::new(handle.clone(), files, space.clone());
         let (auditor, audit) =
             Auditor::start(&paths.audit, policies.in_force(), self.failure.clone(), self.tasks.clone())?;
         self.audit = Some(audit);
-        let revocations = Revocations::open(&paths.revoked, partita_identity::now())?;
-        let cluster = ClusterService::new(handle.clone(), Arc::clone(&signer), auditor.clone(), revocations.clone());
+        let cluster = ClusterService {
+            handle: handle.clone(),
+            keys: keys.clone(),
+            auditor: auditor.clone(),
+            revocations: revocations.clone(),
+            issued,
+        };
         let gate = GateLayer(Gate::new(
-            signer.verifier(),
+            keys.clone(),
             policies.in_force(),
             metrics.clone(),
             auditor.clone(),
@@ -303,6 +315,8 @@ impl Running {
         let names = config.certificate_names();
         self.spawn(recertify(authority, identity, names));
         self.spawn(revocations.follow());
+        self.spawn(keys.follow());
+        self.spawn(Offline::new(&config.data, auditor.clone()).follow());
         self.spawn(space.follow());
         self.spawn(async move {
             // It ends with the driver.
@@ -379,7 +393,11 @@ fn identities(config: &SchedulerConfig, paths: &Paths) -> Result<Identities, Sta
     std::fs::write(&paths.public_certificate, authority.certificate_pem())
         .map_err(data("write", &paths.public_certificate))?;
     let server = authority.issue_server(&config.certificate_names()).map_err(authority_failed)?;
-    Ok(Identities { authority: Arc::new(authority), signer: Arc::new(signer), server: LiveIdentity::new(&server) })
+    Ok(Identities {
+        authority: Arc::new(authority),
+        keys: Keys::new(&paths.tokens, signer),
+        server: LiveIdentity::new(&server),
+    })
 }
 
 /// Makes a directory that has all its files or does not exist, whenever the process ends.

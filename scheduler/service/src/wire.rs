@@ -10,6 +10,8 @@ use partita_protocol::client::job_event::Event;
 use partita_protocol::features_to_wire;
 use partita_types::{AttemptId, Failure, ModuleInfo, Timestamp};
 
+use crate::issued::{Issued, TokenHolder};
+
 pub(crate) fn module(info: &ModuleInfo, pushed: Timestamp, quarantine: Option<&str>) -> wire::Module {
     wire::Module {
         id: info.id.0.to_vec().into(),
@@ -61,6 +63,17 @@ fn array(view: ArrayView) -> wire::Array {
         outputs: view.outputs,
         counts: Some(counts(&view.counts)),
     }
+}
+
+/// A token that was issued.
+pub(crate) fn issued(issued: Issued, revoked: bool) -> wire::IssuedToken {
+    let Issued { id, holder, issued_us, expires_us, by } = issued;
+    let (tenant, subject, role) = match holder {
+        TokenHolder::Person { tenant, subject, role } => (tenant.to_string(), subject, role.to_string()),
+        TokenHolder::Host { host } => (String::new(), host.to_string(), "join".to_owned()),
+    };
+    let [issued_at_s, expires_at_s] = [issued_us, expires_us].map(|time| time / 1_000_000);
+    wire::IssuedToken { id, tenant, subject, role, issued_at_s, expires_at_s, revoked, by }
 }
 
 /// All tasks of an array.

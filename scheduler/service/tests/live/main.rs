@@ -2,5 +2,6 @@
 
 mod access;
 mod path;
+mod revoked;
 mod rights;
 mod support;

@@ -165,6 +165,14 @@ fn client_samples() -> Vec<Sample> {
             Code::Ok,
             "",
         ),
+        sample("/partita.client.v1.Cluster/ListTokens", &c::ListTokensRequest::default(), Code::Ok, ""),
+        sample("/partita.client.v1.Cluster/RotateKey", &c::RotateKeyRequest { drop_old: false }, Code::Ok, ""),
+        sample(
+            "/partita.client.v1.Cluster/RevokeHost",
+            &c::RevokeHostRequest { host: "Not a host!".into() },
+            Code::InvalidArgument,
+            "",
+        ),
         sample(
             "/partita.client.v1.Cluster/IssueJoinToken",
             &c::IssueJoinTokenRequest { host: "host-9".into(), lifetime_s: 60 },
