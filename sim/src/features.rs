@@ -2,7 +2,7 @@
 
 use partita_testkit::Random;
 
-use crate::plan::{Change, Fault, FaultKind, FeaturePlan, HostPlan, JobPlan, Plan, TROUBLE, TenantPlan};
+use crate::plan::{ArrayPlan, Change, Fault, FaultKind, FeaturePlan, HostPlan, JobPlan, Plan, TROUBLE, TenantPlan};
 
 impl Plan {
     /// Adds features to a plan. Each has a generator of its own, so that another one does not shift the numbers of these.
@@ -37,6 +37,22 @@ impl Plan {
         let mut crowds = random.fork();
         if crowds.chance(30) {
             self.jobs.iter_mut().for_each(|job| lengthen(&mut crowds, job));
+        }
+        if crowds.chance(20) {
+            self.crowd(&mut crowds);
+        }
+    }
+
+    /// Adds a tenant's job with more long tasks than there are cores, and lets it have them all.
+    fn crowd(&mut self, random: &mut Random) {
+        let tenant = random.below(self.tenants.len() as u64) as usize;
+        let places: u64 = self.hosts.iter().map(|host| u64::from(host.cores) + 1).sum();
+        let array = ArrayPlan { tasks: Some((places * 2) as u32), long: true, ..ArrayPlan::default() };
+        let submitted = random.below(TROUBLE.as_millis() as u64 / 2);
+        self.jobs.push(JobPlan { tenant, submitted, arrays: vec![array], ..JobPlan::default() });
+        let changed = self.changes.iter_mut().filter(|change| change.tenant == tenant).map(|change| &mut change.policy);
+        for plan in changed.chain([&mut self.tenants[tenant]]) {
+            (plan.concurrent_tasks, plan.concurrent_memory, plan.cpu, plan.borrow) = (100, 64 << 10, None, None);
         }
     }
 

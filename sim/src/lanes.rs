@@ -207,7 +207,7 @@ impl World {
             behaviour.cause = Some(Cause::Memory);
         }
         if self.client_of(attempt.task.job).is_some_and(|client| client.is_long(attempt.task.array)) {
-            behaviour.micros += LONG;
+            behaviour.micros = (behaviour.micros + LONG).min(WALL_TIME.as_micros() as u64);
         }
         let slow = if self.healed { 1 } else { self.plan.hosts[position].slow.max(1) };
         if behaviour.cause != Some(Cause::WallTime) {

@@ -121,6 +121,11 @@ fn a_tenant_that_gets_more_turns_than_its_share_is_found() {
 }
 
 #[test]
+fn tenants_that_wait_behind_long_tasks_of_others_are_found() {
+    is_found("nobody-takes-turns", 400, &["nobody_waits_behind_long_tasks"]);
+}
+
+#[test]
 fn no_planted_fault_is_without_a_test() {
     let tests = include_str!("planted.rs");
     for plant in Plant::all() {

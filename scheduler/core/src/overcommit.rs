@@ -74,7 +74,8 @@ impl Core {
         let waits = || self.tenants.iter().any(|tenant| !tenant.runnable.is_empty());
         let others = || self.tenants.iter().filter(|tenant| has_or_wants(tenant)).nth(1).is_some();
         let held = || self.hosts.iter().any(|host| host.takes_part() && host.is_held());
-        (!self.any_guarantee() && waits() && others() && held()).then(|| self.shares())
+        let may = !self.any_guarantee() && !self.has(Bug::NobodyTakesTurns);
+        (may && waits() && others() && held()).then(|| self.shares())
     }
 
     fn shares(&self) -> Sharing {

@@ -36,11 +36,13 @@ pub enum Bug {
     RatesOutliveFrames,
     /// Tenants get frames beyond the usual places of hosts, whatever their share is.
     OvercommitBeyondShare,
+    /// Tenants wait behind long tasks of others until one of these ends.
+    NobodyTakesTurns,
 }
 
 impl Bug {
     /// Every bug.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::StaleAttemptAccepted,
         Self::QuotaKeptOnHostLoss,
         Self::LostWakeUp,
@@ -55,6 +57,7 @@ impl Bug {
         Self::LastCopyDroppedInMove,
         Self::RatesOutliveFrames,
         Self::OvercommitBeyondShare,
+        Self::NobodyTakesTurns,
     ];
 
     /// How it is called on a command line.
@@ -75,6 +78,7 @@ impl Bug {
             Self::LastCopyDroppedInMove => "last-copy-dropped-in-move",
             Self::RatesOutliveFrames => "rates-outlive-frames",
             Self::OvercommitBeyondShare => "overcommit-beyond-share",
+            Self::NobodyTakesTurns => "nobody-takes-turns",
         }
     }
 }

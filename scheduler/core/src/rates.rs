@@ -7,10 +7,11 @@
 //! et al., "Cloud Control with Distributed Rate Limiting" (SIGCOMM 2007), with frames as flows.
 //!
 //! Parts follow the frames, at most every [`DIVIDE_EVERY`] for each tenant. What hosts were told never adds up to more than the
-//! limit, counting each host for no more than its frames could use. A host that is told less has that long to hear it
-//! before others are told more, so parts exceed the limit only if a message takes longer than that: while a host is cut off
-//! and not yet missed, and after a restart until every host has attached, which keep what they were told last. Even then all
-//! together use less than one core more than the limit, because the frames are counted all the time.
+//! limit, counting each host for no more than its frames could use, and but for [`LEAST`] of each, since nothing at all would
+//! be no limit. A host that is told less has that long to hear it before others are told more, so parts exceed the limit only
+//! if a message takes longer than that: while a host is cut off and not yet missed, and after a restart until every host has
+//! attached, which keep what they were told last. Even then all together use less than one core more than a limit
+//! `quota.cpu`, because frames are counted against that all the time.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -302,7 +303,7 @@ impl Core {
                 parts.map(|(_, part)| part.has()).sum::<u64>()
             };
             let having = rates.parts.values().filter(|part| part.frames > 0).count() as u64;
-            let most = rates.limit.saturating_sub(sum(false)).max(having * LEAST);
+            let most = rates.limit.saturating_sub(sum(false)) + having * LEAST;
             ensure(sum(true) <= most, name, || format!("tenant {}: {rates:?}", tenant.name))?;
         }
         Ok(())

@@ -12,8 +12,10 @@ const PATIENCE: u32 = 60;
 
 /// How long a tenant may have nothing though it could take turns: frames of tasks that were short until now are waited for.
 const TURN_WITHIN: u64 = 2_500_000;
-/// More memory than any task takes, and any is kept for.
-const SPARE: u64 = 512 << 20;
+/// More memory than a task takes that runs anywhere, and more than is kept for another one that does not.
+const SPARE: u64 = 456 << 20;
+/// What a task gets at most that runs out of memory again and again.
+const RAISED: u64 = 256 << 20;
 
 impl World {
     /// Everything about one frame.
@@ -111,15 +113,16 @@ impl World {
             self.history.without_turn.clear();
             return Ok(());
         }
-        let tenants = core.tenants();
-        let reserved: u64 = tenants.iter().map(|tenant| tenant.concurrent_memory.0).sum();
-        let takes_more = |view: &&partita_core::HostView| {
-            let frames = self.history.frames_at(view.id);
-            frames <= u64::from(view.capacity.cores) * 2 && reserved + SPARE <= view.capacity.memory.0
+        let takes_more = |view: &partita_core::HostView| {
+            let attempts = self.history.frames_at(view.id);
+            let memory: u64 = attempts.iter().map(|attempt| self.most_memory_of(attempt.task)).sum();
+            let few = attempts.len() as u64 <= u64::from(view.capacity.cores) + 2;
+            few && view.capacity.cores > 0 && memory + SPARE <= view.capacity.memory.0
         };
-        let room = hosts.iter().any(|view| takes_more(&view));
-        let waiting: Vec<TenantId> = tenants
-            .iter()
+        let room = hosts.iter().any(takes_more);
+        let waiting: Vec<TenantId> = core
+            .tenants()
+            .into_iter()
             .filter(|tenant| room && tenant.concurrent_tasks == 0)
             .map(|tenant| tenant.id)
             .filter(|tenant| core.jobs(*tenant).iter().any(|job| job.counts.ready > 0 && self.runs_anywhere(job.id)))
@@ -135,14 +138,20 @@ impl World {
         }
         Ok(())
     }
+
+    /// What a task may have of memory at most, after it ran out of what it asked for.
+    fn most_memory_of(&self, task: TaskId) -> u64 {
+        let client = self.client_of(task.job);
+        client.map_or(0, |client| client.needs(task).map_or(client.array(task.array).1, |_| RAISED))
+    }
 }
 
 impl History {
-    /// How many frames a host has, of which something has not ended.
-    fn frames_at(&self, host: HostId) -> u64 {
+    /// An attempt of each frame that a host has, of which something has not ended.
+    fn frames_at(&self, host: HostId) -> Vec<AttemptId> {
         let own = self.frames.range((host, FrameId(0))..).take_while(|((at, _), _)| *at == host);
-        let open = |attempts: &[AttemptId]| attempts.iter().any(|attempt| self.open.get(attempt) == Some(&host));
-        own.filter(|(_, attempts)| open(attempts)).count() as u64
+        let open = |attempt: &&AttemptId| self.open.get(*attempt) == Some(&host);
+        own.filter_map(|(_, attempts)| attempts.iter().find(open).copied()).collect()
     }
 
     /// I33: what finished, as far as the journal knows, is not run again.

@@ -59,7 +59,7 @@ impl World {
             };
             let sum: u64 = frames.iter().map(part).sum();
             // Nobody can be told that it has nothing at all.
-            let most = limit.max(frames.len() as u64);
+            let most = limit + frames.len() as u64;
             ensure(sum <= most, "parts_of_a_limit_are_no_more_than_it", || {
                 format!("tenant {}: {sum} of {limit}, frames {frames:?}, told {:?}", view.name, self.history.rates)
             })?;
