@@ -81,7 +81,8 @@ impl Core {
         let why = if frame.speculative { " (speculative: an earlier one runs for very long)" } else { "" };
         let rates = self.tenants.get(frame.job.tenant.0 as usize).and_then(|tenant| tenant.rates.as_ref());
         let rate = rates.map(|rates| format!(", where its tenant may use {}", rates.told(host.id)));
-        let turns = if frame.beyond { ", where tenants take turns on the cores" } else { "" };
+        let turns = self.takes_turns(host, frame.job.tenant);
+        let turns = if turns { ", where tenants take turns on the cores" } else { "" };
         Some(format!("attempt {number}{why} is at host {}{how}{turns}{}", host.name, rate.unwrap_or_default()))
     }
 

@@ -109,6 +109,11 @@ impl Core {
         frames.any(|frame| frame.long && frame.job.tenant != tenant)
     }
 
+    /// Whether the frames of a tenant at a host share its cores with long ones of others.
+    pub(crate) fn takes_turns(&self, host: &Host, tenant: TenantId) -> bool {
+        host.frame_count() > host.capacity.cores && host.is_held() && self.has_long_of_others(host, tenant)
+    }
+
     /// A frame was handed out to a place beyond the usual ones. What its tenant had before is kept for the check.
     pub(crate) fn note_beyond(&mut self, tenant: TenantId, had: u64) {
         if let Some(frame) = self.frames.latest_mut() {

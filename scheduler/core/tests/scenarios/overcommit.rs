@@ -168,8 +168,14 @@ fn explanations_say_where_tenants_take_turns() {
     let mut cluster = Cluster::new().tenant(policy("heavy")).tenant(policy("light")).host("one", 1);
     let heavy = cluster.submit("heavy", tasks(2));
     let light = cluster.submit("light", tasks(1));
-    assert_eq!(reason(&cluster, light), "attempt 1 is at host one, where tenants take turns on the cores");
-    assert_eq!(reason(&cluster, heavy), "attempt 1 is at host one");
+    for job in [light, heavy] {
+        assert_eq!(reason(&cluster, job), "attempt 1 is at host one, where tenants take turns on the cores");
+    }
+    let run = cluster.model("one").frames.iter().position(|frame| frame.job == light).unwrap();
+    let frame = cluster.model("one").frames.remove(run).unwrap();
+    let runs = cluster.model("one").runs(&frame);
+    cluster.succeed("one", &runs);
+    assert_eq!(reason(&cluster, heavy), "attempt 1 is at host one", "it is alone there");
 }
 
 #[test]
