@@ -1,8 +1,10 @@
 //! Tokens: signed statements that somebody is a person or program of a tenant, or may join as a host.
 //!
-//! They are JWTs with one algorithm, EdDSA, which is fixed here and never taken from the token. Access tokens and
+//! They are JWTs with one algorithm, EdDSA, which is fixed here and never taken from the token; those of other issuers
+//! have the algorithm of their key. Access tokens and
 //! join tokens have different audiences, so that neither can stand in for the other.
 
+mod external;
 mod signer;
 mod strict;
 mod verify;
@@ -17,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::authority::AuthorityError;
 use crate::file::FileError;
 
+pub use external::{Algorithm, Issuer, IssuerConfig, IssuerError, Mapping, claimed_issuer};
 pub use signer::{OldKeys, Signer};
 pub use verify::{Verifier, inspect};
 
@@ -260,6 +263,24 @@ pub enum TokenError {
     Algorithm {
         /// What the header says, shortened.
         found: String,
+    },
+    /// Another algorithm than that of the key.
+    #[error("token is signed with {found:?}, and its key is for {expected:?}")]
+    KeyAlgorithm {
+        /// That of the key.
+        expected: &'static str,
+        /// What the header says, shortened.
+        found: String,
+    },
+    /// A claim that does not say just one tenant or role.
+    #[error("token claim {claim:?} means {how} as a {what} of this cluster")]
+    Unmapped {
+        /// A tenant or a role.
+        what: &'static str,
+        /// The claim, shortened.
+        claim: String,
+        /// Nothing, or several things.
+        how: &'static str,
     },
     /// A key that is not, or no longer, ours.
     #[error("token names the signing key {kid:?}, which this cluster does not have")]

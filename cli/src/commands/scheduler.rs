@@ -45,6 +45,9 @@ pub(crate) struct Arguments {
     /// Room on the disk of the data directory that new jobs and modules do not get, so that accepted work can end.
     #[arg(long, value_name = "SIZE", default_value_t = DISK_RESERVE)]
     disk_reserve: ByteSize,
+    /// A file that names other issuers of tokens that are believed, such as the company's identity provider.
+    #[arg(long, value_name = "FILE")]
+    issuers: Option<PathBuf>,
     /// What to log to standard error [default: $PARTITA_LOG, or info].
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
@@ -67,6 +70,7 @@ pub(crate) async fn run(app: &App, arguments: Arguments) -> anyhow::Result<Outco
         policies: arguments.policies,
         names: arguments.names,
         disk_reserve: arguments.disk_reserve,
+        issuers: arguments.issuers,
     };
     let mut running = partita_scheduler::start(config).await.context("cannot start the scheduler")?;
     let (address, metrics) = (running.address(), running.metrics());

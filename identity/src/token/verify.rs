@@ -115,14 +115,7 @@ impl Verifier {
         }
         let (iat, nbf, exp) = (seconds(claims, "iat")?, seconds(claims, "nbf")?, seconds(claims, "exp")?);
         check_times(iat, nbf, exp, now)?;
-        let sub = string(claims, "sub")?;
-        if !is_subject(&sub) {
-            return Err(TokenError::ClaimValue { claim: "sub", expected: "1 to 128 printable characters" });
-        }
-        let jti = string(claims, "jti")?;
-        if !(1..=64).contains(&jti.len()) || !jti.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(TokenError::ClaimValue { claim: "jti", expected: "1 to 64 printable ASCII characters" });
-        }
+        let (sub, jti) = (subject(claims)?, identifier(claims)?);
         Ok(Common { sub, jti, iat, nbf, exp, iss, aud })
     }
 }
@@ -141,16 +134,16 @@ pub fn inspect(token: &str) -> Result<(Value, Value), TokenError> {
 }
 
 /// The three parts of a token, still encoded.
-struct Parts<'a> {
-    header: &'a str,
-    claims: &'a str,
-    signature: &'a str,
+pub(super) struct Parts<'a> {
+    pub(super) header: &'a str,
+    pub(super) claims: &'a str,
+    pub(super) signature: &'a str,
     /// What was signed: header and claims with the dot between them.
-    message: &'a str,
+    pub(super) message: &'a str,
 }
 
 impl<'a> Parts<'a> {
-    fn split(token: &'a str) -> Result<Self, TokenError> {
+    pub(super) fn split(token: &'a str) -> Result<Self, TokenError> {
         if token.is_empty() {
             return Err(TokenError::Empty);
         }
@@ -199,7 +192,33 @@ fn key_id(mut header: Members) -> Result<String, TokenError> {
     }
 }
 
-fn string(claims: &mut Members, claim: &'static str) -> Result<String, TokenError> {
+/// Who holds the token.
+pub(super) fn subject(claims: &mut Members) -> Result<String, TokenError> {
+    let sub = string(claims, "sub")?;
+    if is_subject(&sub) {
+        return Ok(sub);
+    }
+    Err(TokenError::ClaimValue { claim: "sub", expected: "1 to 128 printable characters" })
+}
+
+/// The id of the token.
+pub(super) fn identifier(claims: &mut Members) -> Result<String, TokenError> {
+    let jti = string(claims, "jti")?;
+    if (1..=64).contains(&jti.len()) && jti.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(jti);
+    }
+    Err(TokenError::ClaimValue { claim: "jti", expected: "1 to 64 printable ASCII characters" })
+}
+
+/// A time that need not be there.
+pub(super) fn optional_seconds(claims: &mut Members, claim: &'static str) -> Result<Option<Timestamp>, TokenError> {
+    match seconds(claims, claim) {
+        Err(TokenError::MissingClaim { .. }) => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+pub(super) fn string(claims: &mut Members, claim: &'static str) -> Result<String, TokenError> {
     match claims.take(claim) {
         Some(Value::String(text)) => Ok(text),
         Some(_) => Err(TokenError::ClaimValue { claim, expected: "a string" }),
@@ -207,7 +226,7 @@ fn string(claims: &mut Members, claim: &'static str) -> Result<String, TokenErro
     }
 }
 
-fn seconds(claims: &mut Members, claim: &'static str) -> Result<Timestamp, TokenError> {
+pub(super) fn seconds(claims: &mut Members, claim: &'static str) -> Result<Timestamp, TokenError> {
     let expected = "a whole number of seconds since 1970";
     let value = claims.take(claim).ok_or(TokenError::MissingClaim { claim })?;
     value
@@ -224,7 +243,7 @@ fn nothing_else(claims: &Members) -> Result<(), TokenError> {
     }
 }
 
-fn check_times(iat: Timestamp, nbf: Timestamp, exp: Timestamp, now: Timestamp) -> Result<(), TokenError> {
+pub(super) fn check_times(iat: Timestamp, nbf: Timestamp, exp: Timestamp, now: Timestamp) -> Result<(), TokenError> {
     let lifetime = exp.since(iat);
     if lifetime > LIFETIME_MAX || lifetime == Duration::ZERO {
         return Err(TokenError::Lifetime { lifetime, limit: LIFETIME_MAX });

@@ -184,7 +184,7 @@ fn bad_token(error: &TokenError) -> Status {
     let advice = match error {
         TokenError::Expired { .. } => "get a new one from your administrator (`partita token issue`)",
         TokenError::NotYetValid { .. } | TokenError::IssuedInFuture { .. } => "check the clocks of both machines",
-        _ => "use a token that this cluster issued",
+        _ => "use a token that this cluster, or an issuer that it believes, issued",
     };
     Status::unauthenticated(format!("{error}; {advice}"))
 }
@@ -249,6 +249,7 @@ mod tests {
     use super::*;
     use crate::audit::AuditThread;
     use crate::driver::Failure;
+    use crate::issuers::Issuers;
     use partita_identity::token::Signer;
     use tokio_util::task::TaskTracker;
 
@@ -273,8 +274,13 @@ mod tests {
         let (auditor, audit) =
             Auditor::start(directory.path(), policies.clone(), Failure::new(), TaskTracker::new()).unwrap();
         let revocations = Revocations::open(&directory.path().join("revoked"), partita_identity::now()).unwrap();
-        let gate =
-            Gate::new(Keys::new(directory.path(), again), policies, Metrics::new().unwrap(), auditor, revocations);
+        let gate = Gate::new(
+            Keys::new(directory.path(), again, Issuers::default()),
+            policies,
+            Metrics::new().unwrap(),
+            auditor,
+            revocations,
+        );
         Door { gate, signer, audit, directory }
     }
 

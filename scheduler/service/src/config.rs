@@ -25,6 +25,8 @@ pub struct SchedulerConfig {
     pub names: Vec<String>,
     /// Room on the disk of the data directory that new jobs and modules do not get; see [`DISK_RESERVE`].
     pub disk_reserve: ByteSize,
+    /// A file that names other issuers of tokens that are believed.
+    pub issuers: Option<PathBuf>,
 }
 
 /// Enough for the journal of many million ends of tasks, and for a compaction of a journal of usual size.
@@ -141,6 +143,7 @@ mod tests {
             policies: std::env::temp_dir(),
             names: Vec::new(),
             disk_reserve: DISK_RESERVE,
+            issuers: None,
         }
     }
 

@@ -9,6 +9,8 @@ use partita_types::Timestamp;
 use tokio::time::MissedTickBehavior;
 use tracing::{error, info};
 
+use crate::issuers::Issuers;
+
 /// How often the files are looked at.
 const POLL: Duration = Duration::from_secs(1);
 
@@ -36,13 +38,20 @@ pub(crate) struct Keys {
     current: Arc<RwLock<Current>>,
     /// Held while keys change on disk.
     changing: Arc<std::sync::Mutex<()>>,
+    /// Who else is believed.
+    issuers: Issuers,
 }
 
 impl Keys {
     /// Of a directory whose keys `signer` has.
-    pub(crate) fn new(directory: &Path, signer: Signer) -> Self {
-        let current = Current::new(signer, look(directory));
-        Self { directory: directory.into(), current: Arc::new(RwLock::new(current)), changing: Arc::default() }
+    pub(crate) fn new(directory: &Path, signer: Signer, issuers: Issuers) -> Self {
+        let current = Arc::new(RwLock::new(Current::new(signer, look(directory))));
+        Self { directory: directory.into(), current, changing: Arc::default(), issuers }
+    }
+
+    /// Who else is believed.
+    pub(crate) fn issuers(&self) -> Issuers {
+        self.issuers.clone()
     }
 
     /// What issues tokens.
@@ -54,9 +63,9 @@ impl Keys {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner).verifier)
     }
 
-    /// See [`Verifier::verify`].
+    /// See [`Verifier::verify`]. A token that names another issuer that is believed is checked as one of that.
     pub(crate) fn verify(&self, token: &str, now: Timestamp) -> Result<Claims, TokenError> {
-        self.verifier().verify(token, now)
+        self.issuers.verify(token, now).unwrap_or_else(|| self.verifier().verify(token, now))
     }
 
     /// See [`Verifier::verify_join`].
@@ -142,7 +151,7 @@ mod tests {
         let (now, tenant) = (partita_identity::now(), TenantName::new("team").unwrap());
         let signer = Signer::create("test").unwrap();
         signer.save(directory.path()).unwrap();
-        let keys = Keys::new(directory.path(), Signer::load(directory.path()).unwrap());
+        let keys = Keys::new(directory.path(), Signer::load(directory.path()).unwrap(), Issuers::default());
         let issue = |signer: &Signer| signer.issue(&tenant, "ann", Role::Viewer, POLL, now).unwrap();
         assert!(!keys.reload().unwrap(), "nothing changed");
         let fresh = signer.rotate(directory.path(), OldKeys::Verify, now).unwrap();

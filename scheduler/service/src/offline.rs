@@ -10,6 +10,7 @@ use std::time::Duration;
 use partita_types::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use crate::audit::Auditor;
@@ -55,13 +56,17 @@ impl Offline {
         Self { path: Arc::new(path(data)), auditor }
     }
 
-    /// Passes notes on, now and whenever there are some, for ever.
-    pub(crate) async fn follow(self) {
+    /// Passes notes on, now and whenever there are some, until `stop` is cancelled; never stops between a note and its
+    /// removal.
+    pub(crate) async fn follow(self, stop: CancellationToken) {
         let mut timer = tokio::time::interval(POLL);
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut told = false;
         loop {
-            timer.tick().await;
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = timer.tick() => {}
+            }
             let passed = self.pass_on().await;
             if let (Err(fault), false) = (&passed, told) {
                 error!(error = %crate::chain(fault), "what was done beside the scheduler cannot be noted");

@@ -27,6 +27,7 @@ use crate::enrollment::{Certifier, EnrollmentService, Redeemed};
 use crate::http::Monitor;
 use crate::hub::Hub;
 use crate::issued::IssuedTokens;
+use crate::issuers::{Issuers, IssuersError};
 use crate::jobs::JobService;
 use crate::keys::Keys;
 use crate::lines::LinesError;
@@ -107,6 +108,9 @@ pub enum StartError {
     /// The audit log cannot be used.
     #[error("the audit log cannot be used; restore it, or put its directory away to begin a new one")]
     Audit(#[from] AuditError),
+    /// Other issuers of tokens cannot be believed.
+    #[error(transparent)]
+    Issuers(#[from] IssuersError),
     /// The issued or the revoked tokens cannot be read.
     #[error(transparent)]
     Lines(#[from] LinesError),
@@ -197,9 +201,10 @@ pub async fn start(config: SchedulerConfig) -> Result<Running, StartError> {
     config.check()?;
     let paths = config.paths();
     let policies = Policies::load(&config.policies).map_err(StartError::Policies)?;
+    let issuers = Issuers::open(config.issuers.as_deref())?;
     // Before anything is written: a second scheduler by mistake ends here.
     let (listener, monitor) = (bind(config.listen)?, bind(config.metrics)?);
-    let identities = identities(&config, &paths)?;
+    let identities = identities(&config, &paths, issuers)?;
     let metrics = Metrics::new()?;
     let hub = Arc::new(Hub::default());
     let (core, journal) = replay(&config, &paths, &hub)?;
@@ -315,8 +320,9 @@ impl Running {
         let names = config.certificate_names();
         self.spawn(recertify(authority, identity, names));
         self.spawn(revocations.follow());
+        self.spawn(keys.issuers().follow(auditor.clone()));
         self.spawn(keys.follow());
-        self.spawn(Offline::new(&config.data, auditor.clone()).follow());
+        self.tasks.spawn(Offline::new(&config.data, auditor.clone()).follow(self.stop.clone()));
         self.spawn(space.follow());
         self.spawn(async move {
             // It ends with the driver.
@@ -365,7 +371,7 @@ fn data(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Start
 }
 
 /// Loads the authority and the token keys, and makes what is not there.
-fn identities(config: &SchedulerConfig, paths: &Paths) -> Result<Identities, StartError> {
+fn identities(config: &SchedulerConfig, paths: &Paths, issuers: Issuers) -> Result<Identities, StartError> {
     let authority_failed = |source| StartError::Authority { path: paths.authority.clone(), source };
     let tokens_failed = |source| StartError::Tokens { path: paths.tokens.clone(), source };
     std::fs::create_dir_all(&config.data).map_err(data("create", &config.data))?;
@@ -395,7 +401,7 @@ fn identities(config: &SchedulerConfig, paths: &Paths) -> Result<Identities, Sta
     let server = authority.issue_server(&config.certificate_names()).map_err(authority_failed)?;
     Ok(Identities {
         authority: Arc::new(authority),
-        keys: Keys::new(&paths.tokens, signer),
+        keys: Keys::new(&paths.tokens, signer, issuers),
         server: LiveIdentity::new(&server),
     })
 }

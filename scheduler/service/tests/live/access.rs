@@ -231,6 +231,8 @@ async fn what_is_in_use_or_wrong_stops_the_start_with_its_name() {
     assert!(matches!(error, StartError::Journal(JournalError::Locked { .. })), "{error}");
     let error = cluster.start_wrong(|config| config.cluster = "another".to_owned()).await;
     assert!(matches!(&error, StartError::OtherCluster { found, .. } if found == "test"), "{error}");
+    let error = cluster.start_wrong(|config| config.issuers = Some(config.policies.join("nowhere.toml"))).await;
+    assert!(matches!(&error, StartError::Issuers(_)) && error.to_string().contains("nowhere.toml"), "{error}");
     let broken = cluster.directory.path().join("broken");
     std::fs::create_dir(&broken).unwrap();
     std::fs::write(broken.join("a.toml"), "[tenant.acme]\nwieght = 1\n").unwrap();

@@ -146,7 +146,7 @@ async fn what_was_done_beside_the_scheduler_is_in_force_and_noted_within_moments
     cluster.start_again().await;
     noted(&cluster, "Cluster/RevokeTokens tokens of tenant other ok by \"local\"").await;
     let again = audited(&cluster).await;
-    assert_eq!(again.iter().filter(|line| line.contains("eve")).count(), 1, "noted once: {again:#?}");
+    assert_eq!(again.iter().filter(|line| line.contains("token for \"eve\"")).count(), 1, "noted once: {again:#?}");
 }
 
 /// Submits an open job and watches it until its first event.

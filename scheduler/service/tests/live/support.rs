@@ -82,6 +82,7 @@ impl Cluster {
             policies: self.directory.path().join("policies"),
             names: Vec::new(),
             disk_reserve: ByteSize(0),
+            issuers: None,
         }
     }
 
