@@ -12,8 +12,8 @@ use crate::auth::InForce;
 use crate::driver::{Handle, Stopped};
 use crate::metrics::Metrics;
 
-/// How often the directory is looked at.
-const POLL: Duration = Duration::from_secs(2);
+/// How often the directory is looked at: a lowered limit is to be in force within a second.
+const POLL: Duration = Duration::from_millis(500);
 
 /// The policies in force, and what the directory looked like when they were read.
 #[derive(Debug)]
