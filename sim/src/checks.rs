@@ -6,10 +6,12 @@ mod conduct;
 mod durability;
 mod ends;
 mod features;
+mod limits;
 mod moving;
 mod placing;
 mod quarantine;
 mod rates;
+mod reuse;
 mod watching;
 
 pub(crate) use moving::drained_hosts_have_nothing_that_counts;
@@ -65,6 +67,8 @@ pub(crate) struct History {
     sent: BTreeSet<AttemptId>,
     /// What hosts were told in this life of the scheduler.
     rates: rates::Told,
+    /// What tasks have computed that ask for copies.
+    computed: reuse::Computed,
     /// Replies to what the simulation itself asked.
     pub(crate) answers: BTreeMap<u64, Reply>,
     events: u64,
@@ -104,9 +108,12 @@ impl World {
                 self.history.note_winners(record);
                 self.history.ledger.add(record)?;
                 self.history.conduct.every_change_was_asked_for(record)?;
+                self.note_computed(record);
+                self.who_is_late_had_its_time(record)?;
                 self.watch_record(record)
             }
-            Action::Command { host, command: HostCommand::Assign { frames, .. } } => {
+            Action::Command { host, command: HostCommand::Assign { arrays, frames } } => {
+                self.hosts_are_told_the_limits(arrays)?;
                 frames.iter().try_for_each(|frame| self.check_frame(*host, frame))
             }
             Action::Publish { job, event } => self.watch_event(*job, event),

@@ -10,7 +10,7 @@ use partita_testkit::{MODULE, Reference, uploaded};
 use partita_types::{ArrayIndex, ArraySpec, ByteSize, DatasetName, JobId, TaskId, TenantId};
 
 use crate::guest::Fate;
-use crate::plan::{DATASETS, FeaturePlan, JobPlan};
+use crate::plan::{ArrayPlan, DATASETS, FeaturePlan, JobPlan};
 use crate::plant::Plant;
 use crate::world::{Step, World};
 use crate::{Checked, ensure};
@@ -119,6 +119,17 @@ impl Client {
     /// What tasks of an array need of their hosts.
     pub(crate) fn host_of(&self, array: ArrayIndex) -> &FeaturePlan {
         &self.plan.arrays[array.0 as usize].host
+    }
+
+    /// How an array was planned.
+    pub(crate) fn planned(&self, array: ArrayIndex) -> Option<&ArrayPlan> {
+        self.plan.arrays.get(array.0 as usize)
+    }
+
+    /// Whether a task of an array gives bytes up when it has read them: what it reads is neither kept nor uploaded.
+    pub(crate) fn gives_up(&self, array: ArrayIndex) -> bool {
+        let sources = self.plan.arrays[array.0 as usize].inputs.iter().flat_map(crate::plan::EdgePlan::sources);
+        sources.into_iter().any(|source| !self.plan.arrays[source as usize].keep)
     }
 
     /// Priority of an array, and bytes of memory of its tasks.

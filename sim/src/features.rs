@@ -41,6 +41,10 @@ impl Plan {
         if crowds.chance(20) {
             self.crowd(&mut crowds);
         }
+        let mut walls = random.fork();
+        if walls.chance(30) {
+            self.jobs.iter_mut().for_each(|job| limit_time(&mut walls, job));
+        }
     }
 
     /// Adds a tenant's job with more long tasks than there are cores, and lets it have them all.
@@ -88,6 +92,14 @@ fn limit_cpu(random: &mut Random, tenant: &mut TenantPlan) {
         } else {
             tenant.borrow = Some(cpu);
         }
+    }
+}
+
+/// Gives attempts of some arrays less time than others, which slow ones do not keep.
+fn limit_time(random: &mut Random, job: &mut JobPlan) {
+    for array in job.arrays.iter_mut().filter(|array| !array.upload && !array.long) {
+        let (limits, wall) = (random.chance(40), random.between(1_000, 4_000));
+        array.wall = limits.then_some(wall);
     }
 }
 

@@ -8,7 +8,7 @@ use partita_types::{AttemptId, Cause, Usage};
 
 /// Retries of every array: enough that only what is poisoned fails for good.
 pub(crate) const RETRIES: u32 = 30;
-/// The wall time limit of every task.
+/// The wall time limit of a task, unless its array has another.
 pub(crate) const WALL_TIME: Duration = Duration::from_secs(8);
 /// The longest that a task takes by itself, once nothing goes wrong any more.
 pub(crate) const LONGEST_HEALED: u64 = 200_000;
@@ -64,6 +64,19 @@ impl Behaviour {
             return Self { micros: WALL_TIME.as_micros() as u64, cause: Some(Cause::WallTime) };
         }
         Self { micros, cause: Some(causes[random.below(causes.len() as u64) as usize]) }
+    }
+
+    /// The same where everything takes so many times longer, and where it is killed after so long. What has as much time as
+    /// most is never late.
+    pub(crate) fn within(mut self, slow: u64, limit: Duration) -> Self {
+        let limit_micros = limit.as_micros() as u64;
+        let hangs = self.cause == Some(Cause::WallTime);
+        let micros = if hangs { limit_micros } else { self.micros * slow };
+        if micros > limit_micros && limit < WALL_TIME {
+            self.cause = Some(Cause::WallTime);
+        }
+        self.micros = micros.min(limit_micros);
+        self
     }
 
     /// Whether the executor is lost with the attempt.

@@ -210,10 +210,10 @@ impl World {
             behaviour.micros = (behaviour.micros + LONG).min(WALL_TIME.as_micros() as u64);
         }
         let slow = if self.healed { 1 } else { self.plan.hosts[position].slow.max(1) };
-        if behaviour.cause != Some(Cause::WallTime) {
-            behaviour.micros = (behaviour.micros * slow).min(WALL_TIME.as_micros() as u64);
-        }
         let host = &mut self.hosts[position];
+        // What the host was told, not what the plan says.
+        let header = host.headers.get(&(attempt.task.job, attempt.task.array));
+        let behaviour = behaviour.within(slow, header.map_or(WALL_TIME, |header| header.limits.wall_time));
         let process = host.process;
         if let Some(lane) = host.lanes[number].as_mut() {
             (lane.serial, lane.behaviour, lane.seen) = (serial, behaviour, false);

@@ -206,6 +206,8 @@ pub struct ArrayPlan {
     pub long: bool,
     /// What its tasks need of a host.
     pub host: FeaturePlan,
+    /// How long an attempt may take, in milliseconds, if not as long as others.
+    pub wall: Option<u64>,
 }
 
 impl Default for ArrayPlan {
@@ -227,6 +229,7 @@ impl Default for ArrayPlan {
             memoise: false,
             long: false,
             host: FeaturePlan::default(),
+            wall: None,
         }
     }
 }
@@ -315,6 +318,11 @@ impl EdgePlan {
 }
 
 impl ArrayPlan {
+    /// How long an attempt may take.
+    pub(crate) fn wall_time(&self) -> Duration {
+        self.wall.map_or(crate::guest::WALL_TIME, Duration::from_millis)
+    }
+
     /// As it is submitted.
     pub(crate) fn spec(&self) -> ArraySpec {
         let mut spec = array(if self.poison { "poison" } else { "array" }).outputs(self.outputs).spec();
@@ -335,7 +343,7 @@ impl ArrayPlan {
         spec.options.needs = self.host.features();
         spec.options.speculate = self.speculate;
         spec.options.limits.memory = Some(ByteSize::mib(self.memory));
-        spec.options.limits.wall_time = Some(crate::guest::WALL_TIME);
+        spec.options.limits.wall_time = Some(self.wall_time());
         spec
     }
 }

@@ -126,6 +126,16 @@ fn tenants_that_wait_behind_long_tasks_of_others_are_found() {
 }
 
 #[test]
+fn a_budget_of_live_bytes_that_is_not_given_back_is_found() {
+    is_found("expected-bytes-kept", 20, &["usage_equals_sum_of_reservations"]);
+}
+
+#[test]
+fn what_is_computed_again_though_it_is_kept_is_found() {
+    is_found("computed-is-forgotten", 40, &["what_is_kept_is_not_run_again"]);
+}
+
+#[test]
 fn no_planted_fault_is_without_a_test() {
     let tests = include_str!("planted.rs");
     for plant in Plant::all() {

@@ -6,6 +6,10 @@ use std::fmt;
 
 use crate::Core;
 
+/// More steps than any event takes. One that takes more does not come to an end, and a debug build says so instead of
+/// hanging.
+const STEPS_MAX: u64 = 1 << 24;
+
 /// Steps that the last event took.
 #[derive(Default)]
 pub(crate) struct Effort {
@@ -21,6 +25,7 @@ impl Effort {
     /// So many things more were looked at.
     pub(crate) fn note(&self, steps: usize) {
         self.steps.set(self.steps.get().saturating_add(steps as u64));
+        debug_assert!(self.steps.get() < STEPS_MAX, "an event does not come to an end: {STEPS_MAX} steps");
     }
 }
 

@@ -38,11 +38,15 @@ pub enum Bug {
     OvercommitBeyondShare,
     /// Tenants wait behind long tasks of others until one of these ends.
     NobodyTakesTurns,
+    /// What an ended frame was expected to write still counts against the budget of live bytes.
+    ExpectedBytesKept,
+    /// Nothing is remembered of what was computed.
+    ComputedIsForgotten,
 }
 
 impl Bug {
     /// Every bug.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::StaleAttemptAccepted,
         Self::QuotaKeptOnHostLoss,
         Self::LostWakeUp,
@@ -58,6 +62,8 @@ impl Bug {
         Self::RatesOutliveFrames,
         Self::OvercommitBeyondShare,
         Self::NobodyTakesTurns,
+        Self::ExpectedBytesKept,
+        Self::ComputedIsForgotten,
     ];
 
     /// How it is called on a command line.
@@ -79,6 +85,8 @@ impl Bug {
             Self::RatesOutliveFrames => "rates-outlive-frames",
             Self::OvercommitBeyondShare => "overcommit-beyond-share",
             Self::NobodyTakesTurns => "nobody-takes-turns",
+            Self::ExpectedBytesKept => "expected-bytes-kept",
+            Self::ComputedIsForgotten => "computed-is-forgotten",
         }
     }
 }

@@ -221,10 +221,11 @@ impl Core {
     pub(crate) fn release_frame(&mut self, slot: u32) {
         let Some(frame) = self.frames.remove(slot) else { return };
         let kept = self.has(Bug::QuotaKeptOnHostLoss) && !self.hosts[frame.host.0 as usize].is_attached();
+        let expected = if self.has(Bug::ExpectedBytesKept) { 0 } else { frame.expected };
         let host = &mut self.hosts[frame.host.0 as usize];
         host.frames.remove(&slot);
         host.memory -= frame.memory;
-        host.expected -= frame.expected;
+        host.expected -= expected;
         host.long_frames -= u32::from(frame.long);
         if let Some(needs) = &frame.needs {
             host.give_resources(needs);
@@ -238,7 +239,7 @@ impl Core {
         }
         usage.frames -= 1;
         usage.memory -= frame.memory;
-        usage.expected -= frame.expected;
+        usage.expected -= expected;
         usage.cpu_thirds -= u64::from(frame_cpu(frame.long));
         let tenant = &mut self.tenants[frame.job.tenant.0 as usize];
         tenant.above_limits = tenant.above_limits && !tenant.is_within_limits();

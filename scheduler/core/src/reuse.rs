@@ -16,6 +16,7 @@ use crate::array::{Array, Input};
 use crate::job::Job;
 use crate::overcommit::Places;
 use crate::plan::Plan;
+use crate::planted::Bug;
 use crate::share::Standing;
 use crate::task::{Place, State};
 use crate::tenant::Tenant;
@@ -128,6 +129,9 @@ fn append(key: &mut Vec<u8>, bytes: &[u8]) {
 impl Core {
     /// Tasks of an array that succeeded may be asked for their outputs from now on.
     pub(crate) fn offer_for_reuse(&mut self, id: JobId, array: u32, indexes: &[u32]) {
+        if self.has(Bug::ComputedIsForgotten) {
+            return;
+        }
         let Some(tenant) = self.tenants.get_mut(id.tenant.0 as usize) else { return };
         let Some(job) = tenant.job(id.number).filter(|job| job.array(array).memoises()) else { return };
         let key = |index: &u32| Some((job.reuse_key(array, *index)?, job.task_id(array, *index)));
@@ -154,21 +158,27 @@ impl Core {
         places: Places,
     ) -> Option<Plan> {
         let owner = job.array(array);
+        // A copy takes no memory. But what the array keeps for itself is open to those only that need as much as its tasks do.
+        let candidates = || -> Vec<HostId> {
+            let with = |memory| self.candidates(tenant, owner, (job.id.number, array), memory, standing, places);
+            [0, owner.kind.limits.memory.0].into_iter().filter_map(|memory| with(memory).ok()).flatten().collect()
+        };
+        let mut hosts: Option<Vec<HostId>> = None;
         let mut found: Option<HostId> = None;
         let (mut indexes, mut reuse) = (Vec::new(), Vec::new());
         for index in owner.ready.positions_from(0).take(LOOKED_AT) {
             let known = job.reuse_key(array, index).and_then(|key| tenant.known.get(&key));
             let Some((host, attempt)) = known.and_then(|task| self.kept_at(tenant.id, task)) else { continue };
-            if *found.get_or_insert(host) == host {
+            // A host without room must not hide another one that has some.
+            let has_room = hosts.get_or_insert_with(candidates).contains(&host);
+            if has_room && *found.get_or_insert(host) == host {
                 indexes.push(index);
                 reuse.push(attempt);
             }
         }
         let host = found?;
-        let candidates = self.candidates(tenant, owner, (job.id.number, array), 0, standing, places);
         let long = tenant.run_times.get(owner.kind.learned).is_long();
-        let room = candidates.is_ok_and(|hosts| hosts.contains(&host));
-        room.then_some(Plan { job: job.id, array, host, indexes, memory: 0, long, reuse, speculative: false })
+        Some(Plan { job: job.id, array, host, indexes, memory: 0, long, reuse, speculative: false })
     }
 
     /// The attached host that has all outputs of a task, and the attempt that wrote them.

@@ -19,12 +19,21 @@ pub(crate) struct Conduct {
     handed_to: BTreeMap<AttemptId, (HostId, u64)>,
     /// When each task was given back by a host, in this life of the scheduler.
     given_back: BTreeMap<TaskId, u64>,
-    /// What was handed out during this event: to which tenant, of which priority, with how much memory.
-    during_event: Vec<(TenantId, i32, u64)>,
+    /// What was handed out during this event.
+    during_event: Vec<Handed>,
     /// Arrays with a task that failed in a way that changes where it may run, or how much memory it needs.
     with_past: BTreeSet<(JobId, ArrayIndex)>,
     /// What clients asked for, in whatever life of the scheduler.
     asked: Asked,
+}
+
+/// A frame that was handed out.
+#[derive(Debug)]
+struct Handed {
+    job: JobId,
+    array: ArrayIndex,
+    priority: i32,
+    memory: u64,
 }
 
 #[derive(Debug, Default)]
@@ -97,21 +106,23 @@ impl World {
         // What is not run but copied has its own order: it takes nobody's room.
         if let Some((priority, memory)) = plan.filter(|_| frame.reuse.is_empty()) {
             let memory = frame.memory.map_or(memory, |memory| memory.0);
-            self.history.conduct.during_event.push((frame.job.tenant, priority, memory));
+            let handed = Handed { job: frame.job, array: frame.array, priority, memory };
+            self.history.conduct.during_event.push(handed);
         }
     }
 
     /// I13: whatever is handed out, nothing of the same tenant with a higher priority stays behind that would have fitted in
-    /// the same place. In clusters with plenty of room for partitions.
+    /// the same place. Where there is little room for partitions, what gives up bytes when it has read them may go before
+    /// what waits for that; see `budget.rs` of the core.
     pub(super) fn higher_priority_goes_first(&mut self) -> Checked {
         let handed = std::mem::take(&mut self.history.conduct.during_event);
-        // Where there is little, what makes data has to wait for what consumes it; see `budget.rs` of the core.
-        if self.plan.hosts.iter().any(|host| host.partitions.is_some()) {
-            return Ok(());
-        }
+        let little = self.plan.hosts.iter().any(|host| host.partitions.is_some());
         let Some(core) = self.scheduler.core() else { return Ok(()) };
-        for (tenant, priority, memory) in handed {
-            for client in self.clients.iter().filter(|client| client.tenant == tenant) {
+        for Handed { job, array, priority, memory } in handed {
+            if little && self.may_give_up_bytes(job, array) {
+                continue;
+            }
+            for client in self.clients.iter().filter(|client| client.tenant == job.tenant) {
                 let Some(view) = client.job.and_then(|job| core.job(job)) else { continue };
                 for (array, known) in (0_u32..).map(ArrayIndex).zip(&view.arrays) {
                     let behind = known.counts.ready > 0 && client.runs_anywhere_with(array, priority, memory);
@@ -125,6 +136,17 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Whether bytes go when tasks of an array have read them. Those that an open job reads stay.
+    fn may_give_up_bytes(&self, job: JobId, array: ArrayIndex) -> bool {
+        let open = self.scheduler.core().and_then(|core| core.job(job)).is_some_and(|view| view.open);
+        !open && self.client_of(job).is_some_and(|client| client.gives_up(array))
+    }
+
+    /// When an attempt was handed out, if this life of the scheduler did that.
+    pub(super) fn handed_at(&self, attempt: AttemptId) -> Option<u64> {
+        self.history.conduct.handed_to.get(&attempt).map(|(_, at)| *at)
     }
 
     /// I11: a task that moved from one host to another stays there for a while. Of a task with two attempts both may move.

@@ -24,6 +24,7 @@ impl World {
         self.work_goes_where_its_needs_are_met(host, frame)?;
         self.copies_stay_within_the_tenant(frame)?;
         self.attempts_get_no_more_memory_than_allowed(host, frame)?;
+        self.what_is_kept_is_not_run_again(host, frame)?;
         self.note_handed(host, frame);
         for place in 0..frame.indexes.len() {
             let Some(attempt) = frame.attempt(place) else { continue };

@@ -132,6 +132,31 @@ fn what_waits_for_live_bytes_keeps_its_turn() {
     assert!(reason(&cluster, behind).contains("go first"), "{}", reason(&cluster, behind));
 }
 
+/// Of what waits for live bytes, and what is too large for the memory beside it, only one can keep room for itself. If both
+/// did, each would take the other's, within one event and without end.
+#[test]
+fn room_is_not_claimed_to_and_fro_by_what_waits_for_bytes_and_what_waits_for_memory() {
+    let mut cluster = Cluster::new().tenant(policy("acme"));
+    let mut host = small("one", 3);
+    host.capacity.partitions = ByteSize::mib(105); // Of which 63 are to be used.
+    host.capacity.memory = ByteSize::mib(1_000);
+    cluster.attach_new(host);
+    let large = |tasks: u32, priority: i32| {
+        array("large").tasks(tasks).memory(ByteSize::mib(300)).options(move |options| options.priority = priority)
+    };
+    // What the function writes is learned, and 40 MiB stay as results.
+    let learned = cluster.submit("acme", job().with(large(4, 0)).spec());
+    while cluster.job(learned).end.is_none() {
+        run(&mut cluster, "one");
+    }
+    let before = cluster.submit("acme", job().with(large(9, 5)).spec());
+    assert!(reason(&cluster, before).starts_with("live bytes"), "{}", reason(&cluster, before));
+    let wide = array("wide").tasks(2).memory(ByteSize::mib(800));
+    let behind = cluster.submit("acme", job().with(wide).spec());
+    assert!(cluster.core.effort() < 1_000, "{} steps", cluster.core.effort());
+    assert_eq!((cluster.counts(before, 0).assigned, cluster.counts(behind, 0).assigned), (2, 0));
+}
+
 /// B18: and people are told where they stand, and nothing of who the others are.
 #[test]
 fn the_place_in_the_order_of_tenants_is_told_as_a_number() {

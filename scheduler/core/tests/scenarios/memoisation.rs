@@ -49,6 +49,22 @@ fn a_task_that_did_the_same_before_is_not_run_again() {
     assert_eq!(ran_and_reused(&cluster, open), (1, 0));
 }
 
+/// What the array keeps for its own next task, because somebody has the only one there is, does not keep out a copy.
+#[test]
+fn a_copy_goes_where_its_array_keeps_room_for_itself() {
+    let mut cluster = Cluster::new().tenant(policy("acme"));
+    let mut host = HostModel::new("one", 1);
+    host.features.add_resource("gpu=1".parse().unwrap()).unwrap();
+    cluster.attach_new(host);
+    let same = memoised("map").tasks(4).options(|options| {
+        options.keep = true;
+        options.needs.add_resource("gpu=1".parse().unwrap()).unwrap();
+    });
+    let id = cluster.submit("acme", job().with(same).spec());
+    cluster.run_all();
+    assert_eq!(ran_and_reused(&cluster, id), (1, 3));
+}
+
 #[test]
 fn other_arguments_other_inputs_and_other_tenants_are_not_the_same() {
     let mut cluster = cluster();
