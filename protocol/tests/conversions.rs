@@ -272,6 +272,7 @@ fn a_welcome_arrives_unchanged() {
             include: vec!["*.rs".into()],
         }],
         cpu: None,
+        guaranteed: MilliCpu(1_500),
     };
     let welcome = Welcome {
         host: HostId(4),

@@ -6,6 +6,7 @@ mod conduct;
 mod durability;
 mod ends;
 mod features;
+mod leases;
 mod limits;
 mod moving;
 mod placing;
@@ -14,6 +15,7 @@ mod rates;
 mod reuse;
 mod watching;
 
+pub(crate) use leases::LeaseWatch;
 pub(crate) use moving::drained_hosts_have_nothing_that_counts;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -5,24 +5,24 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use partita_core::{HostCommand, HostHello, HostMessage};
 use partita_host_logic::copying::Copying;
+use partita_host_logic::leases::Terms;
 use partita_host_logic::ledger::Ledger;
 use partita_host_logic::{Logic, Retracted, WorkId};
 use partita_testkit::{Random, Run};
 use partita_types::{
     ArrayHeader, ArrayIndex, ByteSize, ContentHash, DatasetPlan, Features, Frame, HostCapacity, HostName, HostTenant,
-    Incarnation, Isolation, JobId, MilliCpu, OutputInfo, PartitionId, Report, StoredPartition, TenantId,
+    Incarnation, Isolation, JobId, OutputInfo, PartitionId, Report, StoredPartition, TenantId,
 };
 
 use crate::Checked;
-use crate::lanes::Lane;
+use crate::checks::LeaseWatch;
+use crate::lanes::{Lane, cpu_time};
 use crate::plan::{DATASETS, HostPlan};
 use crate::plant::Plant;
 use crate::world::{Step, World};
 
 /// Room for partitions, if the plan does not say.
 const PARTITIONS: ByteSize = ByteSize::gib(16);
-/// Tasks of a tenant with less than this do not get on. Every limit of a plan is higher, divided among all hosts.
-const HELD_BACK: MilliCpu = MilliCpu(2);
 /// Reports that a host may repeat in its next session.
 const REPORTS_KEPT: usize = 3;
 
@@ -30,7 +30,7 @@ const REPORTS_KEPT: usize = 3;
 #[derive(Debug)]
 pub(crate) struct SimHost {
     pub(crate) name: HostName,
-    capacity: HostCapacity,
+    pub(crate) capacity: HostCapacity,
     features: Features,
     pub(crate) incarnation: Incarnation,
     /// Whether its process runs.
@@ -56,7 +56,13 @@ pub(crate) struct SimHost {
     pub(crate) preparing: BTreeMap<WorkId, Frame>,
     pub(crate) headers: BTreeMap<(JobId, ArrayIndex), ArrayHeader>,
     pub(crate) store: BTreeMap<PartitionId, OutputInfo>,
+    /// Frames that have started.
     pub(crate) lanes: Vec<Option<Lane>>,
+    /// When leases are looked at next.
+    pub(crate) look: Option<u64>,
+    pub(crate) lease_watch: LeaseWatch,
+    /// What tenants get on this host.
+    pub(crate) tenants: BTreeMap<TenantId, Terms>,
     /// Ends that were not reported yet.
     pub(crate) report: Report,
     pub(crate) report_planned: bool,
@@ -70,13 +76,12 @@ pub(crate) struct SimHost {
     pub(crate) copying: Copying,
     /// Partitions that it lost by itself, in this life of its process.
     pub(crate) evicted: BTreeSet<PartitionId>,
-    /// What tenants may use of its CPU, those of them that have a limit.
-    rates: BTreeMap<TenantId, MilliCpu>,
 }
 
 impl SimHost {
     pub(crate) fn new(position: usize, plan: &HostPlan) -> Self {
         let memory = ByteSize::mib(plan.memory);
+        let logic = Logic::new(plan.cores, memory);
         Self {
             name: HostName::new(&format!("host-{position}")).expect("a good name"),
             capacity: HostCapacity {
@@ -97,11 +102,14 @@ impl SimHost {
             last_from: 0,
             cut_to_scheduler: 0,
             cut_from_scheduler: 0,
-            logic: Logic::new(memory),
+            lanes: (0..logic.places()).map(|_| None).collect(),
+            look: None,
+            lease_watch: LeaseWatch::default(),
+            tenants: BTreeMap::new(),
+            logic,
             preparing: BTreeMap::new(),
             headers: BTreeMap::new(),
             store: BTreeMap::new(),
-            lanes: (0..plan.cores).map(|_| None).collect(),
             report: Report::default(),
             report_planned: false,
             ledger: Ledger::default(),
@@ -109,7 +117,6 @@ impl SimHost {
             old_news: None,
             copying: Copying::default(),
             evicted: BTreeSet::new(),
-            rates: BTreeMap::new(),
         }
     }
 
@@ -151,6 +158,8 @@ impl SimHost {
         for lane in self.lanes.iter_mut().filter_map(Option::take) {
             lane.stop(&mut self.logic);
         }
+        self.look = None;
+        self.lease_watch = LeaseWatch::default();
         self.report = Report::default();
         self.report_planned = false;
         self.ledger = Ledger::default();
@@ -172,21 +181,6 @@ impl SimHost {
         if !same {
             self.incarnation.0 += 1;
         }
-    }
-
-    fn take_tenants(&mut self, tenants: &[HostTenant]) {
-        for tenant in tenants {
-            self.logic.set_weight(tenant.id, tenant.weight);
-            match tenant.cpu {
-                Some(cpu) => drop(self.rates.insert(tenant.id, cpu)),
-                None => drop(self.rates.remove(&tenant.id)),
-            }
-        }
-    }
-
-    /// Whether tasks of a tenant stand still, because it may use next to nothing of the CPU here.
-    pub(crate) fn holds_back(&self, tenant: TenantId) -> bool {
-        self.rates.get(&tenant).is_some_and(|cpu| *cpu < HELD_BACK)
     }
 
     /// A stored partition to lose.
@@ -229,8 +223,9 @@ impl World {
         }
         match command {
             HostCommand::Welcome { tenants } => {
-                host.take_tenants(&tenants);
-                if !std::mem::replace(&mut host.welcomed, true) {
+                let first = !std::mem::replace(&mut host.welcomed, true);
+                self.set_tenants(position, &tenants)?;
+                if first {
                     self.repeat_reports(position);
                     self.tell_seen(position);
                 }
@@ -241,12 +236,13 @@ impl World {
                 }
                 return frames.into_iter().try_for_each(|frame| self.admit(position, frame));
             }
-            HostCommand::Cancel(attempts) => self.cancel_attempts(position, &attempts),
+            HostCommand::Cancel(attempts) => return self.cancel_attempts(position, &attempts),
             HostCommand::Retract(frames) => {
                 for frame in frames {
                     let given = self.hosts[position].logic.retract(frame) != Retracted::Kept;
                     self.say(position, HostMessage::Retracted { frame, given });
                 }
+                return self.settle(position);
             }
             HostCommand::Drop(partitions) => {
                 if self.plant == Some(Plant::OrphanPartition) && partitions.len() > 3 {
@@ -272,10 +268,28 @@ impl World {
                 self.say(position, HostMessage::DatasetPlanned { request, result });
             }
             HostCommand::InspectModule { .. } => {}
-            HostCommand::Tenants(tenants) => host.take_tenants(&tenants),
+            HostCommand::Tenants(tenants) => return self.set_tenants(position, &tenants),
             HostCommand::Copy { order, source, partitions } => self.begin_copy(position, order, &source, &partitions),
         }
         Ok(())
+    }
+
+    /// Takes over weights and limits of CPU.
+    fn set_tenants(&mut self, position: usize, tenants: &[HostTenant]) -> Checked {
+        self.watch_leases(position)?;
+        let now = self.timestamp();
+        for tenant in tenants {
+            let SimHost { logic, lanes, tenants, .. } = &mut self.hosts[position];
+            tenants.insert(tenant.id, tenant.into());
+            let mut terms = Terms::from(tenant);
+            match self.plant {
+                Some(Plant::WeightsIgnored) => terms.weight = 1,
+                Some(Plant::LimitIgnored) => terms.limit = None,
+                _ => {}
+            }
+            logic.set_tenant(tenant.id, terms, now, &mut |work| cpu_time(lanes, work, now.micros));
+        }
+        self.settle(position)
     }
 
     /// What was sent shortly before a session ended may have arrived or not; some hosts repeat it.

@@ -1,12 +1,15 @@
-//! Lanes of simulated hosts: frames are admitted, get their inputs, run task by task, and their ends are reported.
+//! Lanes of simulated hosts: frames are admitted, get their inputs, run task by task, and their ends are reported. A task
+//! goes on only while its frame holds a core lease.
 
-use partita_host_logic::{AdmitError, Logic, Offer, Prepared, Returned, Taken, WorkId};
+use partita_host_logic::{AdmitError, Job, Logic, Offer, Prepared, Returned, Taken, WorkId};
 use partita_testkit::Run;
 use partita_types::{
-    AttemptId, ByteSize, Cause, CpuTime, FailedAttempt, Failure, Frame, PartitionId, Report, SucceededBatch, Usage,
+    AttemptId, ByteSize, Cause, CpuTime, FailedAttempt, Failure, Frame, PartitionId, Report, SucceededBatch, TenantId,
+    Usage,
 };
 
 use crate::guest::{Behaviour, LONG, WALL_TIME};
+use crate::host::SimHost;
 use crate::world::{Step, Word, World};
 use crate::{Checked, ensure};
 
@@ -15,13 +18,11 @@ const SEEN: (u64, u64) = (250_000, 500_000);
 /// How long ends gather before they are reported.
 const GATHER: u64 = 2_000;
 
-/// After what time to look again at a task that stands still for want of CPU.
-const STANDSTILL: u64 = 20_000;
-
-/// A core of a host that runs a frame.
+/// A frame that has started at a host.
 #[derive(Debug)]
 pub(crate) struct Lane {
     work: WorkId,
+    tenant: TenantId,
     /// What the frame has reserved.
     memory: ByteSize,
     frame: Frame,
@@ -29,10 +30,16 @@ pub(crate) struct Lane {
     /// Positions of the frame that it took, and which of them runs.
     positions: Vec<usize>,
     at: usize,
-    /// Of the task that runs; the planned end of another is void.
+    /// Of the task that runs.
     serial: u64,
+    /// Of its planned end; any other is void.
+    end: u64,
     behaviour: Behaviour,
-    cpu: CpuTime,
+    /// What the tasks that ended used, and what the one that runs did before it was paused last, in microseconds.
+    cpu: u64,
+    ran: u64,
+    /// Since when it goes on; paused, if not.
+    since: Option<u64>,
     /// Whether the task that runs was seen running for a while.
     seen: bool,
 }
@@ -40,7 +47,18 @@ pub(crate) struct Lane {
 impl Lane {
     /// Its executor is killed, and nobody wants to know.
     pub(crate) fn stop(self, logic: &mut Logic<Frame>) {
-        logic.give_back(self.work, self.frame, self.at, self.cpu, None);
+        logic.give_back(self.work, self.frame, self.at, CpuTime::from_micros(self.cpu + self.ran), None);
+    }
+
+    /// CPU time used for the frame, in microseconds.
+    fn cpu_time(&self, now: u64) -> u64 {
+        self.cpu + self.ran_for(now)
+    }
+
+    /// CPU time of the task that runs. Whoever stands still does not notice its end, but it ends.
+    fn ran_for(&self, now: u64) -> u64 {
+        let more = self.since.map_or(0, |since| now - since);
+        (self.ran + more).min(self.behaviour.micros)
     }
 
     /// What its frame has reserved.
@@ -50,6 +68,14 @@ impl Lane {
 
     pub(crate) fn work(&self) -> WorkId {
         self.work
+    }
+
+    pub(crate) fn tenant(&self) -> TenantId {
+        self.tenant
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        self.since.is_none()
     }
 
     /// How many of its tasks have ended.
@@ -118,13 +144,13 @@ impl World {
     }
 
     /// The inputs of a frame were fetched, as far as they are where they are said to be.
-    pub(crate) fn on_prepared(&mut self, position: usize, process: u64, work: WorkId) {
+    pub(crate) fn on_prepared(&mut self, position: usize, process: u64, work: WorkId) -> Checked {
         if self.hosts[position].process != process || !self.hosts[position].alive {
-            return;
+            return Ok(());
         }
-        let Some(frame) = self.hosts[position].preparing.remove(&work) else { return };
+        let Some(frame) = self.hosts[position].preparing.remove(&work) else { return Ok(()) };
         if !self.hosts[position].logic.is_preparing(work) {
-            return;
+            return Ok(());
         }
         let mut failed = Vec::new();
         for (place, run) in self.hosts[position].runs(&frame).iter().enumerate() {
@@ -135,11 +161,12 @@ impl World {
             }
         }
         match self.hosts[position].logic.prepared(work, frame, &failed) {
-            Prepared::Queued => self.start_lanes(position),
+            Prepared::Queued => self.settle(position)?,
             Prepared::Finished(frame) => self.hosts[position].report.finished_frames.push(frame),
             Prepared::Gone => {}
         }
         self.plan_report(position);
+        Ok(())
     }
 
     /// Inputs that cannot be had.
@@ -159,44 +186,96 @@ impl World {
         missing
     }
 
-    /// Gives frames to idle lanes.
-    pub(crate) fn start_lanes(&mut self, position: usize) {
-        for number in 0..self.hosts[position].lanes.len() {
-            if self.hosts[position].lanes[number].is_some() {
-                continue;
-            }
+    /// Gives leases to whom they are due, and frames to free lanes.
+    pub(crate) fn settle(&mut self, position: usize) -> Checked {
+        loop {
+            self.watch_leases(position)?;
             let now = self.timestamp();
+            let SimHost { logic, lanes, .. } = &mut self.hosts[position];
+            let verdict = logic.arbitrate(now, &mut |work| cpu_time(lanes, work, now.micros));
+            for work in verdict.pause {
+                self.pause(position, work);
+            }
+            for work in verdict.resume {
+                self.resume(position, work);
+            }
+            self.look_again(position, verdict.next.map(|next| next.micros));
             match self.hosts[position].logic.take(now) {
-                Taken::Job(job) => {
-                    let host = &mut self.hosts[position];
-                    let runs = host.runs(&job.payload);
-                    let lane = Lane {
-                        work: job.work,
-                        memory: job.memory,
-                        frame: job.payload,
-                        runs,
-                        positions: job.positions,
-                        at: 0,
-                        serial: 0,
-                        behaviour: Behaviour { micros: 0, cause: None },
-                        cpu: CpuTime::default(),
-                        seen: false,
-                    };
-                    host.lanes[number] = Some(lane);
-                    self.start_task(position, number);
+                Taken::Job(job) => self.start_lane(position, job),
+                Taken::Nothing { until } => {
+                    self.look_again(position, until.map(|until| until.micros).filter(|until| *until > self.now));
+                    return Ok(());
                 }
-                Taken::Nothing { until: Some(until) } if until > now => {
-                    let process = self.hosts[position].process;
-                    self.plan_step(until.micros - self.now, Step::TakeWork { host: position, process });
-                    return;
-                }
-                Taken::Nothing { .. } => return,
             }
         }
     }
 
+    /// Plans the next look, unless an earlier one is planned.
+    fn look_again(&mut self, position: usize, at: Option<u64>) {
+        let now = self.now;
+        let host = &mut self.hosts[position];
+        let Some(at) = at.filter(|at| host.look.is_none_or(|look| look <= now || *at < look)) else { return };
+        host.look = Some(at);
+        let process = host.process;
+        self.plan_step(at - now, Step::TakeWork { host: position, process });
+    }
+
+    fn start_lane(&mut self, position: usize, job: Job<Frame>) {
+        let now = self.now;
+        let host = &mut self.hosts[position];
+        let runs = host.runs(&job.payload);
+        let lane = Lane {
+            work: job.work,
+            tenant: job.tenant,
+            memory: job.memory,
+            frame: job.payload,
+            runs,
+            positions: job.positions,
+            at: 0,
+            serial: 0,
+            end: 0,
+            behaviour: Behaviour { micros: 0, cause: None },
+            cpu: 0,
+            ran: 0,
+            since: Some(now),
+            seen: false,
+        };
+        let Some(number) = host.lanes.iter().position(Option::is_none) else { return };
+        host.lanes[number] = Some(lane);
+        self.start_task(position, number);
+    }
+
+    fn pause(&mut self, position: usize, work: WorkId) {
+        let now = self.now;
+        let lanes = self.hosts[position].lanes.iter_mut().flatten();
+        if let Some(lane) = lanes.into_iter().find(|lane| lane.work == work) {
+            lane.ran = lane.ran_for(now);
+            lane.since = None;
+            // Wall time goes on.
+            if lane.behaviour.cause != Some(Cause::WallTime) {
+                lane.end = 0;
+            }
+        }
+    }
+
+    fn resume(&mut self, position: usize, work: WorkId) {
+        let (now, end) = (self.now, self.next_serial());
+        let host = &mut self.hosts[position];
+        let process = host.process;
+        let found = |lane: &Option<Lane>| lane.as_ref().is_some_and(|lane| lane.work == work);
+        let Some(number) = host.lanes.iter().position(found) else { return };
+        let Some(lane) = host.lanes[number].as_mut() else { return };
+        lane.since = Some(now);
+        if lane.behaviour.cause != Some(Cause::WallTime) {
+            lane.end = end;
+            let left = lane.behaviour.micros - lane.ran;
+            self.plan_step(left, Step::EndTask { host: position, process, lane: number, serial: end });
+        }
+    }
+
     fn start_task(&mut self, position: usize, number: usize) {
-        let serial = self.next_serial();
+        let (serial, end) = (self.next_serial(), self.next_serial());
+        let now = self.now;
         let faults = if self.healed { 0 } else { self.plan.guest_faults };
         let seed = self.random.guests;
         let Some(lane) = self.hosts[position].lanes[number].as_ref() else { return };
@@ -216,13 +295,14 @@ impl World {
         let behaviour = behaviour.within(slow, header.map_or(WALL_TIME, |header| header.limits.wall_time));
         let process = host.process;
         if let Some(lane) = host.lanes[number].as_mut() {
-            (lane.serial, lane.behaviour, lane.seen) = (serial, behaviour, false);
+            (lane.serial, lane.end, lane.behaviour, lane.seen) = (serial, end, behaviour, false);
+            (lane.ran, lane.since) = (0, lane.since.map(|_| now));
         }
         let noticed = self.random.processes.between(SEEN.0, SEEN.1);
         if noticed < behaviour.micros {
             self.plan_step(noticed, Step::Seen { host: position, process, lane: number, serial });
         }
-        self.plan_step(behaviour.micros, Step::EndTask { host: position, process, lane: number, serial });
+        self.plan_step(behaviour.micros, Step::EndTask { host: position, process, lane: number, serial: end });
     }
 
     /// The task on a lane runs for a while already.
@@ -249,43 +329,42 @@ impl World {
     pub(crate) fn on_task_end(&mut self, position: usize, process: u64, number: usize, serial: u64) -> Checked {
         let host = &self.hosts[position];
         let current = host.process == process && host.alive;
-        let lane = host.lanes[number].as_ref().filter(|lane| current && lane.serial == serial);
+        let lane = host.lanes[number].as_ref().filter(|lane| current && lane.end == serial);
         let Some(lane) = lane else { return Ok(()) };
         let (run, behaviour) = (lane.run().clone(), lane.behaviour);
-        if self.hosts[position].holds_back(run.attempt.task.job.tenant) {
-            self.plan_step(STANDSTILL, Step::EndTask { host: position, process, lane: number, serial });
-            return Ok(());
-        }
         self.check_outputs(&run)?;
-        self.end_task(position, number, &run, behaviour);
-        Ok(())
+        self.end_task(position, number, &run, behaviour)
     }
 
-    fn end_task(&mut self, position: usize, number: usize, run: &Run, behaviour: Behaviour) {
+    fn end_task(&mut self, position: usize, number: usize, run: &Run, behaviour: Behaviour) -> Checked {
         let nonsense = !self.healed && self.random.processes.chance(1);
         let usage = behaviour.usage(nonsense);
         match behaviour.cause {
             None => self.succeed(position, run, usage, 0),
             Some(cause) => self.fail(position, run.attempt, cause, usage, Vec::new()),
         }
-        let now = self.timestamp();
-        let Some(lane) = self.hosts[position].lanes[number].as_mut() else { return };
-        lane.cpu = lane.cpu.saturating_add(CpuTime::from_micros(behaviour.micros));
+        let (now, at) = (self.timestamp(), self.now);
+        self.watch_leases(position)?;
+        let Some(lane) = self.hosts[position].lanes[number].as_mut() else { return Ok(()) };
+        lane.cpu = lane.cpu_time(at);
+        (lane.ran, lane.since) = (0, lane.since.map(|_| at));
         lane.at += 1;
         let lost = behaviour.kills_executor();
         if lost || lane.at == lane.positions.len() {
-            self.give_back(position, number, lost.then_some(now));
+            self.give_back(position, number, lost.then_some(now))?;
         } else {
             self.start_task(position, number);
         }
         self.plan_report(position);
+        Ok(())
     }
 
     /// A lane is done with a frame, or lost its executor.
-    fn give_back(&mut self, position: usize, number: usize, lost: Option<partita_types::Timestamp>) {
+    fn give_back(&mut self, position: usize, number: usize, lost: Option<partita_types::Timestamp>) -> Checked {
         let host = &mut self.hosts[position];
-        let Some(lane) = host.lanes[number].take() else { return };
-        let returned = host.logic.give_back(lane.work, lane.frame, lane.at, lane.cpu, lost);
+        let Some(lane) = host.lanes[number].take() else { return Ok(()) };
+        let cpu = CpuTime::from_micros(lane.cpu);
+        let returned = host.logic.give_back(lane.work, lane.frame, lane.at, cpu, lost);
         let cancelled = match returned {
             Returned::Again { cancelled } => cancelled,
             Returned::Finished { frame: Some(frame), cancelled } => {
@@ -297,11 +376,11 @@ impl World {
         for attempt in cancelled {
             self.fail(position, attempt, Cause::Cancelled, Usage::default(), Vec::new());
         }
-        self.start_lanes(position);
+        self.settle(position)
     }
 
     /// Stops attempts wherever they are.
-    pub(crate) fn cancel_attempts(&mut self, position: usize, attempts: &[AttemptId]) {
+    pub(crate) fn cancel_attempts(&mut self, position: usize, attempts: &[AttemptId]) -> Checked {
         let cancelled = self.hosts[position].logic.cancel(attempts);
         for attempt in cancelled.attempts {
             self.fail(position, attempt, Cause::Cancelled, Usage::default(), Vec::new());
@@ -313,20 +392,25 @@ impl World {
                 lane.as_ref().is_some_and(|lane| lane.work == work && positions.contains(&lane.positions[lane.at]))
             };
             if let Some(number) = lanes.iter().position(runs_now) {
-                self.kill_task(position, number);
+                self.kill_task(position, number)?;
             }
         }
         self.plan_report(position);
+        self.settle(position)
     }
 
     /// Kills the executor of a lane; what else is in its frame is handed on.
-    fn kill_task(&mut self, position: usize, number: usize) {
-        let Some(lane) = self.hosts[position].lanes[number].as_mut() else { return };
+    fn kill_task(&mut self, position: usize, number: usize) -> Checked {
+        self.watch_leases(position)?;
+        let now = self.now;
+        let Some(lane) = self.hosts[position].lanes[number].as_mut() else { return Ok(()) };
         let attempt = lane.run().attempt;
+        lane.cpu = lane.cpu_time(now);
+        (lane.ran, lane.since) = (0, lane.since.map(|_| now));
         lane.at += 1;
         self.fail(position, attempt, Cause::Cancelled, Usage::default(), Vec::new());
         let now = self.timestamp();
-        self.give_back(position, number, Some(now));
+        self.give_back(position, number, Some(now))
     }
 
     fn succeed(&mut self, position: usize, run: &Run, usage: Usage, reused: u32) {
@@ -404,4 +488,10 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// CPU time that the executor of a frame has used for it.
+pub(crate) fn cpu_time(lanes: &[Option<Lane>], work: WorkId, now: u64) -> Option<CpuTime> {
+    let lane = lanes.iter().flatten().find(|lane| lane.work == work)?;
+    Some(CpuTime::from_micros(lane.cpu_time(now)))
 }

@@ -16,6 +16,10 @@ pub enum Plant {
     OrphanPartition,
     /// A watcher resumes one event too late.
     WatchOffByOne,
+    /// Hosts take every tenant's weight for 1.
+    WeightsIgnored,
+    /// Hosts do not hold limits of CPU.
+    LimitIgnored,
     /// In the core.
     Core(Bug),
 }
@@ -24,7 +28,14 @@ impl Plant {
     /// Every planted bug.
     #[must_use]
     pub fn all() -> Vec<Self> {
-        let own = [Self::SkippedFlush, Self::ReplayTwice, Self::OrphanPartition, Self::WatchOffByOne];
+        let own = [
+            Self::SkippedFlush,
+            Self::ReplayTwice,
+            Self::OrphanPartition,
+            Self::WatchOffByOne,
+            Self::WeightsIgnored,
+            Self::LimitIgnored,
+        ];
         own.into_iter().chain(Bug::ALL.into_iter().map(Self::Core)).collect()
     }
 
@@ -36,6 +47,8 @@ impl Plant {
             Self::ReplayTwice => "replay-twice",
             Self::OrphanPartition => "orphan-partition",
             Self::WatchOffByOne => "watch-off-by-one",
+            Self::WeightsIgnored => "weights-ignored",
+            Self::LimitIgnored => "limit-ignored",
             Self::Core(bug) => bug.name(),
         }
     }

@@ -374,12 +374,12 @@ impl World {
             }
             Step::Heartbeat { host, session } => self.send_heartbeat(host, session),
             Step::SendReport { host, session } => self.send_report(host, session),
-            Step::Prepared { host, process, work } => self.on_prepared(host, process, work),
+            Step::Prepared { host, process, work } => return self.on_prepared(host, process, work),
             Step::EndTask { host, process, lane, serial } => return self.on_task_end(host, process, lane, serial),
             Step::Seen { host, process, lane, serial } => self.on_seen(host, process, lane, serial),
             Step::TakeWork { host, process } => {
                 if self.hosts[host].process == process {
-                    self.start_lanes(host);
+                    return self.settle(host);
                 }
             }
             Step::Upload { host, process, partition, info } => self.on_upload(host, process, partition, info),

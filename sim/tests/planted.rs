@@ -38,6 +38,16 @@ fn a_watcher_that_resumes_one_event_too_late_is_found() {
 }
 
 #[test]
+fn a_weight_that_means_nothing_is_found() {
+    is_found("weights-ignored", 200, &["cpu_is_shared_by_weight"]);
+}
+
+#[test]
+fn a_limit_that_does_not_hold_is_found() {
+    is_found("limit-ignored", 30, &["limits_of_cpu_hold"]);
+}
+
+#[test]
 fn a_stale_attempt_that_counts_is_found() {
     is_found(
         "stale-attempt-accepted",

@@ -213,6 +213,8 @@ pub struct HostTenant {
     pub datasets: Vec<DatasetGrant>,
     /// The most CPU time per time that its executors on this host get, all together; without one, whatever is free.
     pub cpu: Option<MilliCpu>,
+    /// What it is guaranteed in the whole cluster. As long as it has no more than that on a host, nobody takes turns with it.
+    pub guaranteed: MilliCpu,
 }
 
 /// External data that a tenant may read.

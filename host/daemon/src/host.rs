@@ -82,7 +82,7 @@ impl Host {
             address,
             // Starts of one host are told apart by their time; a machine does not start it twice in a microsecond.
             incarnation: Incarnation(partita_identity::now().micros),
-            engine: Engine::new(config.memory),
+            engine: Engine::new(config.cores, config.memory),
             collector: Collector::default(),
             store,
             copies: Copies::default(),

@@ -1,5 +1,6 @@
-//! Lanes: one thread for each core lease, which runs prepared frames on executors one after the other.
+//! Lanes: threads that run prepared frames on executors, each one frame after the other.
 //!
+//! There is a lane for each core lease, and one more for each frame that is paused; those are started when they are needed.
 //! A lane blocks only on the queue and on its executor. It hands every end of an attempt on at once: outputs into the
 //! store, the end into the next report. If an executor is lost, the attempt that lost it was reported; what is left of
 //! the frame goes back to the queue and is taken up again without blame.
@@ -13,7 +14,7 @@ use partita_sandbox::{Artefact, AttemptEnd, Batch, ForkError, RunControl, RunEnd
 use partita_types::{AttemptId, Cause, CpuTime, Failure, ModuleId, OutputInfo, Usage};
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::engine::Next;
+use crate::engine::{Attend, Next};
 use crate::error;
 use crate::executors::Kind;
 use crate::host::Host;
@@ -78,16 +79,34 @@ fn retain<T>(list: &mut Vec<T>, keep: &[bool]) {
     list.retain(|_| keep.next().is_some_and(|keep| *keep));
 }
 
-/// Starts all lanes of a host.
+/// Starts the lanes of a host, and the thread that looks after leases: it stops and continues executors when time alone
+/// is the reason, and starts further lanes.
 ///
 /// # Errors
-/// If the system gives no threads; those already started end when the engine stops.
-pub(crate) fn start(host: &Arc<Host>) -> std::io::Result<Vec<JoinHandle<()>>> {
-    let lane = |number: u32| {
-        let host = Arc::clone(host);
-        std::thread::Builder::new().name(format!("lane-{number}")).spawn(move || run(&host))
-    };
-    (0..host.config.cores).map(lane).collect()
+/// If the system gives no thread.
+pub(crate) fn start(host: &Arc<Host>) -> std::io::Result<JoinHandle<()>> {
+    let host = Arc::clone(host);
+    std::thread::Builder::new().name("leases".to_owned()).spawn(move || attend(&host))
+}
+
+fn attend(host: &Arc<Host>) {
+    let mut lanes = Vec::new();
+    while let Attend::Lane = host.engine.attend() {
+        let of_lane = Arc::clone(host);
+        let name = format!("lane-{}", lanes.len());
+        match std::thread::Builder::new().name(name).spawn(move || run(&of_lane)) {
+            Ok(lane) => lanes.push(lane),
+            Err(fault) => {
+                tracing::error!(error = %fault, "no thread for a lane; trying again");
+                host.engine.without_lane();
+            }
+        }
+    }
+    for lane in lanes {
+        if lane.join().is_err() {
+            tracing::error!("a lane panicked");
+        }
+    }
 }
 
 fn run(host: &Host) {
@@ -95,7 +114,7 @@ fn run(host: &Host) {
         host.collector.wait_for_room();
         // Here because freeing the pages of large copies takes a while; between two frames it keeps nobody waiting.
         host.fetcher.expire();
-        match host.engine.next(partita_identity::now) {
+        match host.engine.next() {
             Next::Run(job) => Turn::new(host, job).run(),
             Next::Idle => host.executors.reap(partita_identity::now()),
             Next::Stop => return,
@@ -132,8 +151,7 @@ impl<'a> Turn<'a> {
         let Self { host, job, cpu } = self;
         let mut runnable = job.payload;
         runnable.advance(outcome.ended);
-        let lost = outcome.lost.then(partita_identity::now);
-        match host.engine.give_back(job.work, runnable, outcome.ended, cpu, lost) {
+        match host.engine.give_back(job.work, runnable, outcome.ended, cpu, outcome.lost) {
             Returned::Again { cancelled } => host.cancelled(cancelled),
             Returned::Finished { frame, cancelled } => {
                 if let Some(frame) = frame {
@@ -155,7 +173,8 @@ impl<'a> Turn<'a> {
             Ok(found) => found,
             Err(fault) => return self.setback(&fault),
         };
-        let handed_on = self.host.engine.running(self.job.work, &control, &runnable.positions, &runnable.ids);
+        let handle = executor.handle();
+        let handed_on = self.host.engine.running(self.job.work, &control, handle, &runnable.positions, &runnable.ids);
         let Runnable { batch, ids, moved, .. } = &mut *self.job.payload;
         let (host, cpu) = (self.host, &mut self.cpu);
         let mut on_end = |end: AttemptEnd| {
@@ -168,7 +187,9 @@ impl<'a> Turn<'a> {
                 handed_on.store(position + 1, Ordering::Release);
             }
         };
-        match executor.run(batch, &control, &mut on_end) {
+        let end = executor.run(batch, &control, &mut on_end);
+        self.host.engine.leave(self.job.work);
+        match end {
             RunEnd::Complete => {
                 self.host.executors.put(kind, executor, partita_identity::now());
                 Outcome { ended: self.job.payload.ids.len(), lost: false }

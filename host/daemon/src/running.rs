@@ -96,7 +96,7 @@ pub struct Running {
     address: SocketAddr,
     attached: watch::Receiver<bool>,
     faults: mpsc::Receiver<HostError>,
-    lanes: Vec<JoinHandle<()>>,
+    lanes: JoinHandle<()>,
 }
 
 /// Starts a host: gets its certificate, starts the sandbox, listens, and begins to attach. Returns before it is
@@ -253,10 +253,8 @@ impl Running {
         }
         let executors = Arc::clone(&host);
         blocking(move || {
-            for lane in lanes {
-                if lane.join().is_err() {
-                    tracing::error!("a lane panicked");
-                }
+            if lanes.join().is_err() {
+                tracing::error!("the thread that looks after leases panicked");
             }
             executors.executors.clear();
         })

@@ -4,10 +4,12 @@
 //! Deterministic and without I/O, so that the daemon and the simulation use the same code: time comes in as an argument,
 //! and what a frame needs to run is an opaque `P`.
 //! A frame is admitted, gets prepared outside, waits in its tenant's queue, runs on a lane, and is finished or comes
-//! back with a rest. Between tenants the next frame is chosen by weighted virtual time; within a tenant frames keep
-//! the order in which the scheduler sent them, because that order is the scheduler's decision.
+//! back with a rest. While it runs it holds a core lease, or it is paused; [`leases`] decides that between tenants.
+//! Within a tenant frames keep the order in which the scheduler sent them, because that order is the scheduler's decision.
 
+mod bucket;
 pub mod copying;
+pub mod leases;
 pub mod ledger;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
@@ -15,16 +17,14 @@ use std::time::Duration;
 
 use partita_types::{AttemptId, ByteSize, CpuTime, FrameId, HeldFrame, TenantId, Timestamp};
 
+use leases::{Leases, Start, Terms, Turn, Verdict};
+
 /// Frames that a host keeps at once, running ones included. A scheduler sends a few per core.
 pub const MAX_FRAMES: usize = 4096;
-/// What a frame is charged when it starts, until its CPU time is known: the length that schedulers aim at.
-const PROVISIONAL: CpuTime = CpuTime::from_micros(10_000);
 /// Executors that a tenant may lose in a row before it has to wait.
 const RESPAWN_BURST: u32 = 32;
 /// Time after which a tenant may lose one more.
 const RESPAWN_REFILL: Duration = Duration::from_millis(100);
-/// Virtual time is CPU time times this, divided by the weight, so that large weights still make a difference.
-const VIRTUAL_SCALE: u64 = 1024;
 
 /// One admission of a frame to this host. Unlike a frame's own id it never repeats within a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -163,11 +163,7 @@ struct Work<P> {
 
 #[derive(Debug)]
 struct Share {
-    weight: u64,
-    /// Virtual time used.
-    used: u64,
     ready: VecDeque<WorkId>,
-    running: usize,
     /// Executors that it may still lose before it waits.
     respawns: u32,
     refilled: Timestamp,
@@ -175,20 +171,19 @@ struct Share {
 }
 
 impl Share {
-    fn new(weight: u32, used: u64) -> Self {
+    fn new() -> Self {
         Self {
-            weight: u64::from(weight.max(1)),
-            used,
             ready: VecDeque::new(),
-            running: 0,
             respawns: RESPAWN_BURST,
             refilled: Timestamp::default(),
             not_before: Timestamp::default(),
         }
     }
 
-    fn virtual_time(&self, cpu: CpuTime) -> u64 {
-        cpu.micros.saturating_mul(VIRTUAL_SCALE) / self.weight
+    /// Preparations end in any order; the queue keeps the order of admission.
+    fn put(&mut self, id: WorkId) {
+        let place = self.ready.partition_point(|other| *other < id);
+        self.ready.insert(place, id);
     }
 
     /// Counts a lost executor; once too many were lost, the tenant waits.
@@ -210,24 +205,40 @@ impl Share {
 #[derive(Debug)]
 pub struct Logic<P> {
     capacity: ByteSize,
-    /// Sum of the memory of running frames.
+    /// Sum of the memory of frames that have started, paused ones included.
     reserved: ByteSize,
     shares: BTreeMap<TenantId, Share>,
     works: BTreeMap<WorkId, Work<P>>,
     next: u64,
-    /// Virtual time of the frame that started last; who was idle starts from here and not from the past.
-    clock: u64,
+    leases: Leases,
 }
 
 impl<P> Logic<P> {
-    /// An empty host with this much memory for guests.
-    pub fn new(capacity: ByteSize) -> Self {
-        Self { capacity, reserved: ByteSize::ZERO, shares: BTreeMap::new(), works: BTreeMap::new(), next: 0, clock: 0 }
+    /// An empty host with so many cores and this much memory for guests.
+    pub fn new(cores: u32, capacity: ByteSize) -> Self {
+        let leases = Leases::new(usize::try_from(cores).unwrap_or(usize::MAX));
+        Self { capacity, reserved: ByteSize::ZERO, shares: BTreeMap::new(), works: BTreeMap::new(), next: 0, leases }
     }
 
-    /// Sets the weight of a tenant.
-    pub fn set_weight(&mut self, tenant: TenantId, weight: u32) {
-        self.share(tenant).weight = u64::from(weight.max(1));
+    /// Sets what a tenant gets. What runs is judged by it from the next [`arbitrate`](Self::arbitrate) on; what it used
+    /// before does not count towards a new limit.
+    pub fn set_tenant(
+        &mut self,
+        tenant: TenantId,
+        terms: Terms,
+        now: Timestamp,
+        cpu: &mut dyn FnMut(WorkId) -> Option<CpuTime>,
+    ) {
+        self.leases.charge(now, cpu);
+        self.leases.set_tenant(tenant, terms);
+    }
+
+    /// Decides which of the frames that have started may run, and which are paused. To be asked whenever something happened,
+    /// before [`take`](Self::take), and again at the time that it says. `cpu` is the CPU time of the executor of a frame since
+    /// it took the frame.
+    pub fn arbitrate(&mut self, now: Timestamp, cpu: &mut dyn FnMut(WorkId) -> Option<CpuTime>) -> Verdict {
+        let Self { capacity, reserved, shares, works, leases, .. } = self;
+        leases.arbitrate(now, cpu, &|tenant| startable(shares, works, (*reserved, *capacity), tenant, now))
     }
 
     /// Memory that running frames may use.
@@ -235,19 +246,53 @@ impl<P> Logic<P> {
         self.reserved
     }
 
-    /// Whether some frame waits for a lane.
-    pub fn has_ready(&self) -> bool {
-        self.shares.values().any(|share| !share.ready.is_empty())
+    /// Whether some frame waits for a lane, and leases beyond the first so many are free.
+    pub fn has_work_for_more_than(&self, lanes: usize) -> bool {
+        self.leases.free() > lanes && self.leases.anybody_waits()
     }
 
-    /// Frames that run now.
+    /// Most frames that have started at once, paused ones included; so many lanes are needed at most.
+    pub fn places(&self) -> usize {
+        self.leases.places()
+    }
+
+    /// Frames that have started, paused ones included.
     pub fn running(&self) -> usize {
-        self.shares.values().map(|share| share.running).sum()
+        self.leases.started()
+    }
+
+    /// Frames that are paused.
+    pub fn paused(&self) -> usize {
+        self.leases.paused()
+    }
+
+    /// Whether a frame is paused.
+    pub fn is_paused(&self, id: WorkId) -> bool {
+        self.leases.is_paused(id)
     }
 
     fn share(&mut self, tenant: TenantId) -> &mut Share {
-        let clock = self.clock;
-        self.shares.entry(tenant).or_insert_with(|| Share::new(1, clock))
+        self.shares.entry(tenant).or_insert_with(Share::new)
+    }
+
+    /// Puts a frame into its tenant's queue.
+    fn queue(&mut self, tenant: TenantId, id: WorkId) {
+        let share = self.share(tenant);
+        share.put(id);
+        let waiting = share.ready.len();
+        self.leases.set_waiting(tenant, waiting);
+    }
+
+    /// Takes a frame out of its tenant's queue.
+    fn unqueue(&mut self, tenant: TenantId, id: WorkId) {
+        let share = self.share(tenant);
+        if share.ready.front() == Some(&id) {
+            share.ready.pop_front();
+        } else {
+            share.ready.retain(|other| *other != id);
+        }
+        let waiting = share.ready.len();
+        self.leases.set_waiting(tenant, waiting);
     }
 
     /// Takes a frame in; it waits for its preparation.
@@ -288,14 +333,8 @@ impl<P> Logic<P> {
             return Prepared::Finished(frame);
         }
         work.stage = Stage::Ready(payload);
-        let (tenant, clock) = (work.tenant, self.clock);
-        let share = self.share(tenant);
-        if share.ready.is_empty() && share.running == 0 {
-            share.used = share.used.max(clock);
-        }
-        // Preparations end in any order; the queue keeps the order of admission.
-        let place = share.ready.partition_point(|other| *other < id);
-        share.ready.insert(place, id);
+        let tenant = work.tenant;
+        self.queue(tenant, id);
         Prepared::Queued
     }
 
@@ -313,28 +352,27 @@ impl<P> Logic<P> {
         Some((frame, left))
     }
 
-    /// The frame that a free lane runs now.
+    /// The frame that a free lane runs now, if a lease is free.
     ///
     /// The first frame of the tenant that is furthest behind goes first. If its memory is not free yet, nothing else
     /// overtakes it: a large frame would otherwise wait for ever behind small ones.
     pub fn take(&mut self, now: Timestamp) -> Taken<P> {
-        let waiting = || self.shares.iter().filter(|(_, share)| !share.ready.is_empty());
-        let next = waiting().filter(|(_, share)| share.not_before <= now).min_by_key(|(id, share)| (share.used, **id));
-        let Some((tenant, share)) = next else {
-            return Taken::Nothing { until: waiting().map(|(_, share)| share.not_before).min() };
-        };
-        let (tenant, Some(id)) = (*tenant, share.ready.front().copied()) else {
+        self.leases.welcome_back();
+        if self.leases.free() == 0 {
             return Taken::Nothing { until: None };
+        }
+        let Self { capacity, reserved, shares, works, leases, .. } = self;
+        let turn = leases.next_turn(now, &|tenant| startable(shares, works, (*reserved, *capacity), tenant, now));
+        let Some((tenant, Turn::Start)) = turn else {
+            let waits = self.shares.values().filter(|share| !share.ready.is_empty() && share.not_before > now);
+            return Taken::Nothing { until: waits.map(|share| share.not_before).min() };
         };
-        self.start(tenant, id).map_or(Taken::Nothing { until: None }, Taken::Job)
+        self.start(tenant, now).map_or(Taken::Nothing { until: None }, Taken::Job)
     }
 
-    fn start(&mut self, tenant: TenantId, id: WorkId) -> Option<Job<P>> {
+    fn start(&mut self, tenant: TenantId, now: Timestamp) -> Option<Job<P>> {
+        let id = *self.shares.get(&tenant)?.ready.front()?;
         let work = self.works.get_mut(&id)?;
-        let reserved = self.reserved.saturating_add(work.memory);
-        if reserved > self.capacity {
-            return None;
-        }
         let payload = match std::mem::replace(&mut work.stage, Stage::Running) {
             Stage::Ready(payload) => payload,
             other @ (Stage::Preparing | Stage::Running) => {
@@ -343,12 +381,9 @@ impl<P> Logic<P> {
             }
         };
         let job = Job { work: id, tenant, memory: work.memory, positions: work.open.clone(), payload };
-        self.reserved = reserved;
-        let share = self.shares.get_mut(&tenant)?;
-        share.ready.pop_front();
-        share.running += 1;
-        self.clock = self.clock.max(share.used);
-        share.used = share.used.saturating_add(share.virtual_time(PROVISIONAL));
+        self.reserved = self.reserved.saturating_add(job.memory);
+        self.unqueue(tenant, id);
+        self.leases.start(id, tenant, now);
         Some(job)
     }
 
@@ -379,18 +414,15 @@ impl<P> Logic<P> {
             self.works.remove(&id);
         }
         self.reserved = self.reserved.saturating_sub(memory);
-        let share = self.share(tenant);
-        share.running = share.running.saturating_sub(1);
-        share.used = share.used.saturating_sub(share.virtual_time(PROVISIONAL)).saturating_add(share.virtual_time(cpu));
         if let Some(now) = lost {
-            share.lost_executor(now);
+            self.share(tenant).lost_executor(now);
         }
-        if !again {
-            return Returned::Finished { frame, cancelled };
+        if again {
+            self.queue(tenant, id);
         }
-        let place = share.ready.partition_point(|other| *other < id);
-        share.ready.insert(place, id);
-        Returned::Again { cancelled }
+        // Behind the queue, so that a tenant with more to run was never idle.
+        self.leases.end(id, cpu);
+        if again { Returned::Again { cancelled } } else { Returned::Finished { frame, cancelled } }
     }
 
     /// Cancels attempts wherever they are. Work is linear in the attempts named and the attempts present.
@@ -478,10 +510,24 @@ impl<P> Logic<P> {
         let Some(work) = self.works.remove(&id) else { return };
         match work.stage {
             Stage::Preparing => abandoned.push(id),
-            Stage::Ready(_) => self.share(work.tenant).ready.retain(|other| *other != id),
+            Stage::Ready(_) => self.unqueue(work.tenant, id),
             Stage::Running => {}
         }
     }
+}
+
+/// Whether the next frame of a tenant can start; `memory` is what is reserved, and what there is.
+fn startable<P>(
+    shares: &BTreeMap<TenantId, Share>,
+    works: &BTreeMap<WorkId, Work<P>>,
+    memory: (ByteSize, ByteSize),
+    tenant: TenantId,
+    now: Timestamp,
+) -> Start {
+    let share = shares.get(&tenant).filter(|share| share.not_before <= now);
+    let Some(work) = share.and_then(|share| works.get(share.ready.front()?)) else { return Start::No };
+    let (reserved, capacity) = memory;
+    if reserved.saturating_add(work.memory) <= capacity { Start::Ready } else { Start::Blocked }
 }
 
 #[cfg(test)]

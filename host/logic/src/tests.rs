@@ -19,7 +19,7 @@ fn offer(frame: u64, tenant: TenantId, indexes: std::ops::Range<u32>) -> Offer {
 }
 
 fn host() -> Logic<()> {
-    Logic::new(ByteSize::gib(1))
+    Logic::new(8, ByteSize::gib(1))
 }
 
 fn ready(logic: &mut Logic<()>, offer: Offer) -> WorkId {
@@ -40,6 +40,10 @@ fn nothing(logic: &mut Logic<()>, now: Timestamp) -> Option<Timestamp> {
         Taken::Job(job) => panic!("{job:?} was taken"),
         Taken::Nothing { until } => until,
     }
+}
+
+fn terms(weight: u32) -> Terms {
+    Terms { weight, limit: None, guaranteed: partita_types::MilliCpu(0) }
 }
 
 fn millis(millis: u64) -> CpuTime {
@@ -67,8 +71,8 @@ fn a_frame_that_is_not_prepared_holds_up_nobody() {
 #[test]
 fn cpu_time_is_shared_by_weight() {
     let mut logic = host();
-    logic.set_weight(A, 3);
-    logic.set_weight(B, 1);
+    logic.set_tenant(A, terms(3), NOW, &mut |_| None);
+    logic.set_tenant(B, terms(1), NOW, &mut |_| None);
     for frame in 0..400 {
         ready(&mut logic, offer(frame, if frame % 2 == 0 { A } else { B }, 0..1));
     }
@@ -117,7 +121,7 @@ fn lanes_that_ask_at_once_are_not_all_given_to_one_tenant() {
 
 #[test]
 fn running_frames_never_have_more_memory_than_the_host() {
-    let mut logic = Logic::new(ByteSize::mib(250));
+    let mut logic = Logic::new(8, ByteSize::mib(250));
     for frame in 0..3 {
         ready(&mut logic, offer(frame, A, 0..1));
     }
@@ -131,7 +135,7 @@ fn running_frames_never_have_more_memory_than_the_host() {
 
 #[test]
 fn a_frame_larger_than_the_host_is_refused_and_not_kept_for_ever() {
-    let mut logic: Logic<()> = Logic::new(ByteSize::mib(50));
+    let mut logic: Logic<()> = Logic::new(8, ByteSize::mib(50));
     let error = logic.admit(offer(1, A, 0..1)).unwrap_err();
     assert_eq!(error.to_string(), "the task may use 100 MiB of memory, and the host has 50 MiB for guests");
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::event::{EventfdFlags, eventfd};
@@ -24,6 +24,7 @@ struct Shared {
     running: AtomicU64,
     done: AtomicU64,
     total: AtomicU64,
+    paused: AtomicBool,
 }
 
 /// What was asked for since the lane last looked.
@@ -60,6 +61,7 @@ impl RunControl {
                 running: AtomicU64::new(IDLE),
                 done: AtomicU64::new(0),
                 total: AtomicU64::new(0),
+                paused: AtomicBool::new(false),
             }),
         })
     }
@@ -77,6 +79,19 @@ impl RunControl {
         self.request(|requests| requests.all = true);
     }
 
+    /// Says whether somebody has stopped the executor or is about to. The lane then looks at it less often, and does not hold
+    /// against it that it does not answer. Limits of wall time go on counting.
+    pub fn set_paused(&self, paused: bool) {
+        self.shared.paused.store(paused, Ordering::Release);
+        if !paused {
+            self.wake();
+        }
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        self.shared.paused.load(Ordering::Acquire)
+    }
+
     /// What runs now; `None` between attempts.
     #[must_use]
     pub fn running(&self) -> Option<Running> {
@@ -90,6 +105,11 @@ impl RunControl {
 
     fn request(&self, change: impl FnOnce(&mut Requests)) {
         change(&mut self.shared.requests.lock().unwrap_or_else(PoisonError::into_inner));
+        self.wake();
+    }
+
+    /// Lets the lane look around.
+    fn wake(&self) {
         // A full counter means that the lane is about to wake anyway.
         let _ = rustix::io::write(&self.shared.wake, &1_u64.to_ne_bytes());
     }

@@ -227,9 +227,10 @@ impl Executor {
     /// Runs the attempts of `batch` one after the other, each in a fresh instance, and reports every end to `on_end`, in
     /// the order of their positions.
     ///
-    /// Blocks the calling thread. CPU and wall limits are watched meanwhile; reaching one, or a cancellation of the
-    /// attempt that runs, kills the executor, and the rest of the batch is left for another one. Attempts that are
-    /// cancelled before they started are reported in their turn, and the executor lives on.
+    /// Blocks the calling thread. CPU and wall limits are watched meanwhile, also while the executor is stopped: then its
+    /// wall time passes and its CPU time does not. Reaching one, or a cancellation of the attempt that runs, kills the
+    /// executor, stopped or not, and the rest of the batch is left for another one. Attempts that are cancelled before they
+    /// started are reported in their turn, and the executor lives on.
     pub fn run(&mut self, batch: &Batch, control: &RunControl, on_end: &mut dyn FnMut(AttemptEnd)) -> RunEnd {
         let end = Lane::new(self, batch, control, on_end).run();
         control.publish(None);

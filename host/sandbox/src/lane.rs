@@ -30,8 +30,10 @@ const CHUNK_ATTEMPTS: usize = WINDOW / 2;
 const CHUNKS_OUT: usize = 2;
 /// Most files of one chunk, unless its first attempt alone has more.
 const CHUNK_FILES: usize = 256;
-/// How long an executor may take from the end of its last attempt to the message that says so. It may be stopped meanwhile.
-const CHUNK_END_LIMIT: Duration = Duration::from_secs(5);
+/// How often a paused executor is looked at: only its wall time passes.
+const PAUSED_PERIOD: Duration = Duration::from_millis(20);
+/// How long an executor may take from the end of its last attempt to the message that says so. Pauses do not count.
+const CHUNK_END_LIMIT: Duration = Duration::from_millis(if cfg!(test) { 300 } else { 5_000 });
 /// By how much the kernel's CPU clock may lag behind what an executor measured of itself.
 const CPU_GRAIN: CpuTime = CpuTime::from_micros(20_000);
 
@@ -261,7 +263,8 @@ impl<'a> Lane<'a> {
             flags |= PollFlags::OUT;
         }
         let mut polled = [PollFd::new(&self.executor.socket, flags), PollFd::new(self.control, PollFlags::IN)];
-        let timeout = Timespec::try_from(WATCH_PERIOD).ok();
+        let period = if self.control.is_paused() { PAUSED_PERIOD } else { WATCH_PERIOD };
+        let timeout = Timespec::try_from(period).ok();
         match rustix::event::poll(&mut polled, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
             Err(error) => Err(Stop::Garbage(format!("the executor's socket cannot be watched: {error}"))),
@@ -379,6 +382,10 @@ impl<'a> Lane<'a> {
         if self.collected == self.sent {
             self.watched = None;
             self.control.publish(None);
+            if self.control.is_paused() {
+                self.owes_since = None;
+                return Ok(());
+            }
             let since = *self.owes_since.get_or_insert(now);
             let owes = now.duration_since(since) >= CHUNK_END_LIMIT;
             return if owes { Err(Malformed("no end of a chunk").into()) } else { Ok(()) };

@@ -48,6 +48,7 @@ impl From<HostTenant> for wire::TenantPolicy {
             weight: u64::from(tenant.weight),
             datasets: tenant.datasets.into_iter().map(Into::into).collect(),
             cpu_milli: tenant.cpu.map_or(0, |cpu| cpu.0),
+            guaranteed_cpu_milli: tenant.guaranteed.0,
         }
     }
 }
@@ -67,6 +68,7 @@ impl TryFrom<wire::TenantPolicy> for HostTenant {
             })?,
             datasets: tenant.datasets.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             cpu: Some(MilliCpu(tenant.cpu_milli)).filter(|cpu| cpu.0 > 0),
+            guaranteed: MilliCpu(tenant.guaranteed_cpu_milli),
         })
     }
 }

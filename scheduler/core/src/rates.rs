@@ -206,6 +206,7 @@ impl Tenant {
             weight: policy.quota.weight,
             datasets: policy.datasets.clone(),
             cpu: self.rates.as_ref().map(|rates| rates.told(host)),
+            guaranteed: policy.share.guaranteed.cpu,
         })
     }
 }

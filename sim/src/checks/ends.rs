@@ -61,11 +61,15 @@ impl World {
         let limited = self.policies.iter().any(|tenant| tenant.cpu.is_some() || tenant.borrow.is_some());
         let held_back = if limited { HELD_BACK } else { 0 };
         let work = |client: &crate::client::Client| {
+            let tenant = client.tenant.0 as usize;
+            // With half a core a task takes twice as long.
+            let rate =
+                self.policies.get(tenant).map_or(1_000, |plan| plan.policy(tenant).cpu_limit().0.clamp(1, 1_000));
             let arrays = (0..client.arrays() as u32).map(|array| {
                 let longer = if client.is_long(ArrayIndex(array)) { LONG } else { 0 };
                 u64::from(client.reference.tasks(array)) * (LONGEST_HEALED + 50_000 + held_back + longer)
             });
-            arrays.sum::<u64>()
+            arrays.sum::<u64>() * 1_000 / rate
         };
         // What needs more than a lowered limit allows is waited for, as what fits no host is.
         let patience = if self.plan.changes.is_empty() { 0 } else { UNRUNNABLE_AFTER };

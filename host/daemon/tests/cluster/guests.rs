@@ -5,7 +5,8 @@ use sha2::{Digest, Sha256};
 
 const WORLD: &str = include_str!("../../../sandbox/src/world.wat");
 
-/// `echo` writes its arguments, `copy` its first input, `big` half a MiB, `spin` nothing, for ever.
+/// `echo` writes its arguments, `copy` its first input, `big` half a MiB, `spin` nothing, for ever; `work` counts for some
+/// milliseconds.
 const BODY: &str = r#"
   (func (export "run") (param $name i32) (param $name-length i32) (param $args i32) (param $args-length i32)
     (param $inputs i32) (param $input-groups i32) (param $outputs i32) (param $output-count i32) (result i32)
@@ -25,6 +26,9 @@ const BODY: &str = r#"
         (local.set $at (i64.add (local.get $at) (i64.extend_i32_u (i32.load (i32.const 68)))))
         (br_if $more (i64.lt_u (local.get $at) (call $size (local.get $input)))))))
     (if (i32.eq (local.get $does) (i32.const 0x73)) (then (loop $ever (br $ever))))
+    (if (i32.eq (local.get $does) (i32.const 0x77)) (then (loop $count
+      (local.set $at (i64.add (local.get $at) (i64.const 1)))
+      (br_if $count (i64.lt_u (local.get $at) (i64.const 10000000))))))
     (call $done (local.get $inputs) (local.get $input-groups) (local.get $outputs) (local.get $output-count)))
   (func (export "describe") (result i32) (i32.const 8))"#;
 

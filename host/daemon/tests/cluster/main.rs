@@ -3,6 +3,7 @@
 
 mod enrolling;
 mod guests;
+mod leases;
 mod running;
 mod scheduler;
 mod transfers;

@@ -25,8 +25,8 @@ use partita_protocol::host::{
 use partita_sandbox::Program;
 use partita_types::{
     ArrayHeader, ArrayIndex, AttemptId, AttemptNumber, ByteSize, CpuTime, DatasetGrant, FailedAttempt, Frame, FrameId,
-    HostId, HostName, HostTenant, InputGroup, InputPartition, JobId, ModuleId, OutputInfo, PartitionId, Report, Source,
-    StoredPartition, TaskId, TaskLimits, TenantId, TenantName, Timestamp, Welcome,
+    HostId, HostName, HostTenant, InputGroup, InputPartition, JobId, MilliCpu, ModuleId, OutputInfo, PartitionId,
+    Report, Source, StoredPartition, TaskId, TaskLimits, TenantId, TenantName, Timestamp, Welcome,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -163,6 +163,7 @@ impl Cluster {
             weight: 1,
             datasets: self.datasets.clone(),
             cpu: None,
+            guaranteed: MilliCpu(0),
         };
         let ticket_key = ticket_key(name.as_str()).0;
         let heartbeat = Duration::from_millis(200);

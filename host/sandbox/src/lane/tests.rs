@@ -244,3 +244,20 @@ fn an_executor_that_never_ends_its_chunk_is_ended() {
     assert_eq!((ends.len(), end), (1, RunEnd::ExecutorLost { next: 1 }));
     assert!(!executor.handle().is_alive());
 }
+
+#[test]
+fn an_executor_that_is_paused_before_it_ends_its_chunk_is_not_blamed() {
+    let mut executor = actor(|socket, page| {
+        page.publish(0, &record(0, 0, b"one"));
+        // Nobody hangs up, though it takes longer than the end of a chunk may.
+        let longer = Timespec::try_from(CHUNK_END_LIMIT * 2).unwrap();
+        let hung_up = rustix::event::poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&longer)).unwrap();
+        assert_eq!(hung_up, 0);
+        send(socket, from_executor::CHUNK, &[]);
+    });
+    let control = RunControl::new().unwrap();
+    control.set_paused(true);
+    let mut ends = Vec::new();
+    let end = executor.run(&batch(1), &control, &mut |end| ends.push(end));
+    assert_eq!((ends.len(), end), (1, RunEnd::Complete));
+}

@@ -2,6 +2,8 @@
 
 use partita_sandbox::{RunControl, RunEnd, Zygote, ZygoteConfig};
 use partita_types::{ByteSize, Cause};
+use rustix::event::{PollFd, PollFlags};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::guests::{artefact, batch, executor, guest, output, program, run, run_with, until};
 
@@ -165,4 +167,18 @@ fn executors_end_with_their_zygote_and_it_can_be_replaced() {
     let zygote = Zygote::start(&program(), ZygoteConfig::default()).unwrap();
     assert!(zygote.is_alive());
     assert!(zygote.fork(&artefact, ByteSize::mib(16)).is_ok());
+}
+
+#[test]
+fn a_stopped_executor_ends_with_its_zygote() {
+    let zygote = Zygote::start(&program(), ZygoteConfig::default()).unwrap();
+    let executor = zygote.fork(&artefact(&guest(ECHO_OR_SPIN)), ByteSize::mib(16)).unwrap();
+    let pid = Pid::from_raw(executor.pid().cast_signed()).unwrap();
+    let process = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+    executor.handle().stop();
+    drop(zygote);
+    // The descriptor becomes readable when the process has ended, and not before.
+    let patience = rustix::event::Timespec { tv_sec: 30, tv_nsec: 0 };
+    let polled = rustix::event::poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&patience)).unwrap();
+    assert_eq!(polled, 1, "the process lives");
 }
