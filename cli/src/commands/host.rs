@@ -1,5 +1,6 @@
 //! `partita host`: the process of one host; and commands about the hosts of a cluster.
 
+mod doctor;
 mod drain;
 
 use std::net::SocketAddr;
@@ -24,11 +25,12 @@ const EXAMPLES: &str = "\
 Examples:
   partita host list
   partita host drain host-2
+  partita host doctor
   partita token issue --join host-1 > join.token
   partita host --name host-1 --scheduler scheduler:7600 --authority ca.pem --data /var/lib/partita \\
                --join-token-file join.token --listen 10.0.0.5:7601";
 
-/// Run a host: offer cores and memory of this machine to the cluster. Or list the hosts, or empty one.
+/// Run a host: offer cores and memory of this machine to the cluster. Or list the hosts, empty one, or look at a machine.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct Arguments {
@@ -48,6 +50,8 @@ pub(crate) enum HostCommand {
     Show(drain::Named),
     /// Empty a host, so that it can be stopped without loss.
     Drain(drain::Drain),
+    /// Look whether this machine can be a host, and how well it would keep tenants apart.
+    Doctor(doctor::Doctor),
     /// Let a host take part again that was drained.
     #[command(after_help = "Example:\n  partita host undrain host-2")]
     Undrain(drain::Named),
@@ -198,6 +202,7 @@ pub(crate) async fn ask(app: &App, command: HostCommand) -> anyhow::Result<Outco
         HostCommand::List => app.output.list(&app.client()?.hosts().await?, listing)?,
         HostCommand::Show(named) => return drain::show(app, &named).await,
         HostCommand::Drain(arguments) => return drain::drain(app, &arguments).await,
+        HostCommand::Doctor(arguments) => return doctor::doctor(app, &arguments),
         HostCommand::Undrain(named) => return drain::undrain(app, &named).await,
     }
     Ok(Outcome::Done)

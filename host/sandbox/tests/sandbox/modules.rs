@@ -94,6 +94,19 @@ fn oversized_parts_are_refused_before_compilation() {
 }
 
 #[test]
+fn custom_sections_are_bounded_and_debug_information_does_not_reach_the_artefact() {
+    let with =
+        |name: &str, bytes: usize| guest_with_functions(&format!(r#"(@custom "{name}" "{}")"#, "x".repeat(bytes)), "");
+    let plain = compile(&with("junk", 1)).unwrap().len();
+    for name in ["junk", "producers", ".debug_info", ".debug_str", "sourceMappingURL"] {
+        let padded = compile(&with(name, 4 << 20)).unwrap().len();
+        assert!(padded < plain + (64 << 10), "{name}: {padded} bytes instead of {plain}");
+    }
+    let text = refusal(&with("junk", 33 << 20));
+    assert!(text.contains("the size of custom sections"), "{text}");
+}
+
+#[test]
 fn deeply_nested_components_are_refused() {
     let nested = format!("{}{}", "(component ".repeat(50), ")".repeat(50));
     let text = refusal(&wat::parse_str(nested).unwrap());
