@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 use futures_util::{Stream, TryStreamExt};
-use partita_core::{Reply, Request};
+use partita_core::{Core, Reply, Request};
 use partita_protocol::client::{ResultChunk, ResultPiece};
 use partita_protocol::host::scheduler_message::Message;
 use partita_protocol::host::{PartitionList, RelayPiece, SchedulerMessage, SendOutputs};
-use partita_types::{ArrayIndex, HostId, HostName, JobId, PartitionId, StoredPartition};
+use partita_types::{ArrayIndex, HostId, HostName, JobId, PartitionId, StoredPartition, Timestamp};
 use tokio::sync::mpsc;
 use tonic::Status;
 use tracing::warn;
@@ -32,6 +32,8 @@ const OUTPUTS_AT_ONCE: usize = 1_024;
 const AVAILABLE: Duration = Duration::from_secs(24 * 3_600);
 /// How often outputs may turn out to be lost within one call.
 const LOSSES: u32 = 8;
+/// While nothing comes, how often it is looked whether the host's session is still the one in which it was asked.
+const LOOK: Duration = Duration::from_millis(250);
 /// Chunks between the relays and the client's stream.
 const QUEUE: usize = 4;
 
@@ -145,16 +147,39 @@ impl Outputs {
         Ok(lost.concat())
     }
 
+    /// Since when the session of a host lasts that is open now.
+    async fn session_of(&self, host: HostId) -> Result<Option<Timestamp>, Status> {
+        let attached = move |core: &Core| {
+            let view = core.hosts().into_iter().find(|view| view.id == host && view.state == "attached")?;
+            Some(view.attached)
+        };
+        Ok(self.handle.query(attached).await?)
+    }
+
     /// Has one host send its part.
     async fn send_load(&self, load: Load, sink: &Sink) -> Result<Vec<u32>, Status> {
         let (relay, mut pieces) = self.relays.download(load.name.clone());
         let partitions = Some(PartitionList::from_stored(&load.partitions));
         let message = Message::SendOutputs(SendOutputs { relay: relay.number, partitions });
         let mut delivery = Delivery::new(&load.partitions);
+        let session = self.session_of(load.host).await?;
+        let mut broken = false;
         if self.handle.tell(load.host, SchedulerMessage { message: Some(message) }).await? {
-            let mut limit = OPEN_WITHIN;
-            while let Ok(Some(chunk)) = tokio::time::timeout(limit, pieces.recv()).await {
-                limit = IDLE;
+            let (mut limit, mut waited) = (OPEN_WITHIN, Duration::ZERO);
+            while waited < limit {
+                let chunk = match tokio::time::timeout(LOOK, pieces.recv()).await {
+                    Ok(Some(chunk)) => chunk,
+                    Ok(None) => break,
+                    Err(_) if self.session_of(load.host).await? == session => {
+                        waited += LOOK;
+                        continue;
+                    }
+                    Err(_) => {
+                        broken = true;
+                        break;
+                    }
+                };
+                (limit, waited) = (IDLE, Duration::ZERO);
                 let chunk = delivery.take(chunk).inspect_err(|status| {
                     warn!(host = %load.name, error = status.message(), "a host sent something else than its outputs");
                 })?;
@@ -166,7 +191,8 @@ impl Outputs {
             }
         }
         let missing = delivery.end()?;
-        if !missing.is_empty() {
+        // Of a host whose session broke meanwhile it is not known what it still has.
+        if !missing.is_empty() && !broken {
             warn!(host = %load.name, job = self.wanted.job.number, outputs = missing.len(), "a host lacks outputs");
             self.handle.lost(load.host, missing.clone()).await?;
         }

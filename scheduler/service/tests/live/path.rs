@@ -272,6 +272,37 @@ async fn outputs_with_another_content_do_not_reach_the_client() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn outputs_that_a_host_was_asked_for_before_its_session_broke_come_from_the_next_one() {
+    let cluster = Cluster::start().await;
+    let identity = cluster.join("host-1").await;
+    let mut host = Host::attach(&cluster, &identity, hello(1, PartitionList::default())).await;
+    let module = cluster.push(&mut host, "tool", MODULE).await;
+    cluster.jobs("acme").submit(submission(vec![work(&module.id, 1)], 1)).await.unwrap();
+    run(&mut host, 1).await;
+    watch(&cluster, 1, 0).await;
+    let mut jobs = cluster.jobs("acme");
+    let ask = async {
+        let mut stream = jobs.result(ResultRequest { job: 1, ..Default::default() }).await.unwrap().into_inner();
+        let mut found = Vec::new();
+        while let Some(chunk) = soon(stream.message()).await.unwrap() {
+            chunk.pieces.iter().for_each(|piece| found.extend_from_slice(&piece.data));
+        }
+        found
+    };
+    let serve = async {
+        let Hear::SendOutputs(unheard) = host.hear_command().await else { panic!("expected a wish for outputs") };
+        drop(host);
+        let mut host = Host::attach(&cluster, &identity, hello(1, unheard.partitions.unwrap())).await;
+        let Hear::SendOutputs(wanted) = host.hear_command().await else { panic!("expected the same wish again") };
+        let piece = RelayPiece { position: 0, data: output(0).into(), end: true, missing: false };
+        let chunk = RelayChunk { relay: wanted.relay, pieces: vec![piece] };
+        soon(host.sessions.send_result(tokio_stream::iter([chunk]))).await.unwrap();
+    };
+    let (found, ()) = tokio::join!(ask, serve);
+    assert_eq!(found, output(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_upload_reaches_the_host_and_ends_its_task() {
     let cluster = Cluster::start().await;
     let identity = cluster.join("host-1").await;
