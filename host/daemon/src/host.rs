@@ -8,7 +8,7 @@ use partita_types::{
     AttemptId, ByteSize, Cause, DatasetGrant, DatasetName, FailedAttempt, Failure, HostTenant, Incarnation,
     PartitionId, TenantId, Usage,
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -49,7 +49,7 @@ pub(crate) struct Host {
     pub(crate) datasets: Arc<Datasets>,
     pub(crate) uplink: Uplink,
     pub(crate) counters: Arc<Counters>,
-    ticket_keys: Mutex<VecDeque<TicketKey>>,
+    ticket_keys: watch::Sender<VecDeque<TicketKey>>,
     tenants: Mutex<BTreeMap<TenantId, HostTenant>>,
     /// Memory for inputs that are fetched or read for frames, in permits.
     inputs: Arc<Semaphore>,
@@ -93,7 +93,7 @@ impl Host {
             datasets: Arc::default(),
             uplink,
             counters,
-            ticket_keys: Mutex::default(),
+            ticket_keys: watch::Sender::default(),
             tenants: Mutex::default(),
             inputs: Arc::new(Semaphore::new(usize::try_from(input_permits).unwrap_or(usize::MAX >> 3))),
             input_permits,
@@ -105,15 +105,16 @@ impl Host {
 
     /// Takes over the key of the tickets for this host, which the scheduler tells with each welcome.
     pub(crate) fn set_ticket_key(&self, key: TicketKey) {
-        let mut keys = lock(&self.ticket_keys);
-        keys.retain(|known| known.0 != key.0);
-        keys.push_front(key);
-        keys.truncate(TICKET_KEYS);
+        self.ticket_keys.send_modify(|keys| {
+            keys.retain(|known| known.0 != key.0);
+            keys.push_front(key);
+            keys.truncate(TICKET_KEYS);
+        });
     }
 
     /// The keys that a ticket for this host may be made with, the current one first.
-    pub(crate) fn ticket_keys(&self) -> Vec<TicketKey> {
-        lock(&self.ticket_keys).iter().cloned().collect()
+    pub(crate) fn ticket_keys(&self) -> watch::Receiver<VecDeque<TicketKey>> {
+        self.ticket_keys.subscribe()
     }
 
     /// Takes over what the scheduler says about all tenants.

@@ -4,11 +4,13 @@
 //! this host and for these partitions. Every refusal has the same words, whether the ticket is wrong or the partition
 //! another tenant's; why is in the log of this host.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use partita_identity::serve::Peer;
-use partita_identity::ticket;
+use partita_identity::ticket::{self, Claims, TicketError, TicketKey};
 use partita_protocol::peer::partitions_server::{Partitions, PartitionsServer};
 use partita_protocol::peer::{FetchChunk, FetchPiece, FetchRequest};
 use partita_types::PartitionId;
@@ -21,6 +23,9 @@ use crate::pieces::{Piece, Pieces};
 
 /// Largest request: a ticket of 2 MiB and as many partitions as it can name.
 const MAX_REQUEST: usize = 16 << 20;
+/// How long a ticket made with no known key waits for the next welcome, which may bring that key: a scheduler that was
+/// restarted may have given work to the caller before this host has heard from it.
+const KEY_WAIT: Duration = Duration::from_secs(2);
 
 /// The partition service of this host.
 pub(crate) struct PeerService {
@@ -34,21 +39,25 @@ impl PeerService {
     }
 
     /// The partitions asked for, if the caller may have them.
-    fn authorize(&self, peer: Option<&Peer>, request: &FetchRequest) -> Result<Vec<PartitionId>, String> {
+    async fn authorize(&self, peer: Option<&Peer>, request: &FetchRequest) -> Result<Vec<PartitionId>, String> {
         let caller = peer.and_then(|peer| peer.host.as_ref()).ok_or("the caller has no host certificate")?;
         let wanted = request.partitions.as_ref().map(|list| list.ids()).transpose();
         let wanted = wanted.map_err(|fault| fault.to_string())?.unwrap_or_default();
-        let mut claims = Err("this host is not attached yet".to_owned());
-        for key in self.host.ticket_keys() {
-            claims = ticket::open(&key, &request.ticket, partita_identity::now()).map_err(|fault| error::chain(&fault));
-            if claims.is_ok() {
-                break;
-            }
-        }
-        let claims = claims?;
+        let mut keys = self.host.ticket_keys();
+        let known = |keys: &VecDeque<TicketKey>| !matches!(open(keys, &request.ticket), Err(TicketError::NotGenuine));
+        // In time or not: what follows says what is wrong with the ticket.
+        let _ = tokio::time::timeout(KEY_WAIT, keys.wait_for(known)).await;
+        let claims = open(&keys.borrow(), &request.ticket).map_err(|fault| error::chain(&fault))?;
         claims.check(caller, &wanted).map_err(|fault| error::chain(&fault))?;
         Ok(wanted)
     }
+}
+
+/// Opens a ticket with whichever key it was made with.
+fn open(keys: &VecDeque<TicketKey>, ticket: &[u8]) -> Result<Claims, TicketError> {
+    let mut opened = keys.iter().map(|key| ticket::open(key, ticket, partita_identity::now()));
+    let genuine = |opened: &Result<Claims, TicketError>| !matches!(opened, Err(TicketError::NotGenuine));
+    opened.find(genuine).unwrap_or(Err(TicketError::NotGenuine))
 }
 
 #[tonic::async_trait]
@@ -57,7 +66,7 @@ impl Partitions for PeerService {
 
     async fn fetch(&self, request: Request<FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
         let peer = request.extensions().get::<Peer>().cloned();
-        let wanted = match self.authorize(peer.as_ref(), request.get_ref()) {
+        let wanted = match self.authorize(peer.as_ref(), request.get_ref()).await {
             Ok(wanted) => wanted,
             Err(reason) => {
                 self.host.counters.fetches_refused.one();

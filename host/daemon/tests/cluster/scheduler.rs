@@ -65,6 +65,8 @@ pub(crate) struct Cluster {
     sessions: mpsc::Receiver<Attached>,
     /// What the tenant may read.
     pub(crate) datasets: Vec<DatasetGrant>,
+    /// With which key the tickets for the next host are made, if not the usual one.
+    pub(crate) next_ticket_key: Option<TicketKey>,
     _server: tokio::task::JoinSet<()>,
 }
 
@@ -114,7 +116,16 @@ impl Cluster {
             let incoming = serve::incoming(listener, config, ConnectionLimits::default());
             serve::server().serve_with_incoming(router, incoming).await.unwrap();
         });
-        Self { address, directory, state, results, sessions, datasets: Vec::new(), _server: server }
+        Self {
+            address,
+            directory,
+            state,
+            results,
+            sessions,
+            datasets: Vec::new(),
+            next_ticket_key: None,
+            _server: server,
+        }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -165,7 +176,7 @@ impl Cluster {
             cpu: None,
             guaranteed: MilliCpu(0),
         };
-        let ticket_key = ticket_key(name.as_str()).0;
+        let ticket_key = self.next_ticket_key.take().unwrap_or_else(|| ticket_key(name.as_str())).0;
         let heartbeat = Duration::from_millis(200);
         let welcome = Welcome { host: HostId(0), heartbeat, ticket_key, tenants: vec![tenant] };
         let session = Session { name, hello, inbound, outbound, frames: 0 };

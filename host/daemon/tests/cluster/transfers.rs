@@ -67,6 +67,26 @@ async fn a_ticket_of_another_host_is_refused() {
     fetch_with(&ticket_key("h1"), "h3").await;
 }
 
+/// A restarted scheduler has new keys, and may give work to one host before another has heard from it.
+#[tokio::test]
+async fn a_ticket_made_with_the_key_of_the_next_welcome_waits_for_it() {
+    let mut cluster = Cluster::start().await;
+    let (first, mut of_first) = cluster.host("h1").await;
+    let (second, mut of_second) = cluster.host("h2").await;
+    let partitions = produce(&mut of_first).await;
+    let from = source(&of_first, &TicketKey([9; 32]), "h2", &partitions);
+    let copying = array(2, "copy", vec![InputGroup::Partitions]);
+    of_second.assign(copying, reading(frame(3, 2, 0..2), &partitions, from)).await;
+    drop(of_first);
+    cluster.next_ticket_key = Some(TicketKey([9; 32]));
+    let _of_first = cluster.welcome().await;
+    let ends = of_second.ends().await;
+    assert!(ends.failed.is_empty(), "{:?}", ends.failed);
+    assert_eq!((ends.moved, first.counters().fetches_refused), (2, 0));
+    first.stop().await;
+    second.stop().await;
+}
+
 #[tokio::test]
 async fn an_input_that_nobody_has_is_reported_missing() {
     let mut cluster = Cluster::start().await;
