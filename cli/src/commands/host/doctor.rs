@@ -32,7 +32,7 @@ Exits with 1 if a host could not run here at all.
 Examples:
   partita host doctor
   partita host doctor --data /var/lib/partita
-  partita host doctor --json | jq -r '.[] | select(.verdict != \"good\") | .what'")]
+  partita host doctor --json | jq -r 'select(.verdict != \"good\") | .what'")]
 pub(crate) struct Doctor {
     /// Where the host would keep its key and its compiled modules.
     #[arg(long, value_name = "DIRECTORY")]
